@@ -1,0 +1,39 @@
+# A fresh Debian machine with Python >= 3.11, git and make is enough: `make demo`.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+CONSTRAINTS ?= deploy/constraints/$(or $(PLATFORM_$(shell uname -m)),$(shell uname -m)).txt
+PLATFORM_x86_64 := x86-64
+PLATFORM_aarch64 := raspberry-pi
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+
+.PHONY: help demo test check env wheels clean
+
+help: ## say what there is to make
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(STAMP) ## train over emulated 5G, WiFi and Ethernet, then compare: the newcomer's command
+	$(BIN)/fltestbed demo
+
+test: $(STAMP) ## run all tests
+	$(BIN)/pytest
+
+check: $(STAMP) ## lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+wheels: $(STAMP) ## check that a Raspberry Pi finds a wheel of every dependency (asks the package index)
+	$(BIN)/python deploy/check_wheels.py
+
+env: $(STAMP) ## make the environment that the others use (once, and when what it should hold has changed)
+
+$(STAMP): pyproject.toml $(wildcard deploy/constraints/*.txt) deploy/environment.sh
+	@deploy/environment.sh "$(PYTHON)" "$(VENV)" "$(CONSTRAINTS)" "$(EXTRAS)"
+	@touch $@
+
+clean: ## remove the environment, caches and builds; runs and plots stay
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m fltestbed`: the command line."""
+
+from fltestbed.cli import main
+
+main()
