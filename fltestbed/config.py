@@ -1,0 +1,287 @@
+"""An experiment, described by one TOML file and checked before anything starts.
+
+Every key is kebab-case, as in Flower's own configuration. An unknown key, a wrong type and a value out of range are all
+reported at once, each with the file, the key, the value and what is allowed. `Experiment.resolved` is what was used in the
+end and is saved with the run.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
+
+from fltestbed.errors import ConfigError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What a run, a client or a link may be called: safe as a file name, a CSV cell and a column of a table."""
+
+MODULE_OBJECT_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+T = TypeVar("T", bound=BaseModel)
+
+Seconds = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, kebab-case, no key that is not known."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=_kebab, populate_by_name=False, allow_inf_nan=False
+    )
+
+
+class Model(Section):
+    """What is trained. `name` is squeezenet, resnet18, mobilenet_v3_small, cnn or an installed `module:function`."""
+
+    name: str = "squeezenet"
+
+
+class Data(Section):
+    """What it is trained on, and how the samples are spread over the clients."""
+
+    name: Literal["digits", "cifar10", "synthetic"] = "digits"
+    path: Path | None = None
+    """Folder that holds the data set; None downloads it to the user's cache where that is possible."""
+    samples: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Use this many samples of the data set (drawn with the seed); None for all."""
+    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    """Concentration of the Dirichlet partition: small is uneven."""
+    shards_per_client: Annotated[int, Field(strict=True, ge=1)] = 2
+    validation_fraction: Fraction = 0.1
+    """Part of each client's samples that is kept for validation on the client."""
+    test_fraction: Fraction = 0.1
+    """Part of each client's samples that is kept for testing on the client."""
+    server_fraction: Fraction = 0.2
+    """Part of all samples that no client sees: the server tests the global model on it (CIFAR-10 brings its own)."""
+
+
+class Training(Section):
+    """What one client does in one round."""
+
+    local_epochs: Annotated[int, Field(strict=True, ge=1)] = 1
+    batch_size: Annotated[int, Field(strict=True, ge=1)] = 32
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    threads: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Threads of PyTorch in one trainer; 0 leaves PyTorch's own choice, 1 is right for several clients on one machine."""
+
+
+class Strategy(Section):
+    """How the server combines what it gets: a Flower strategy by name, or an installed `module:object`."""
+
+    name: str = "FedAvg"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    streaming: StrictBool = True
+    """Add each reply to the average when it arrives and free it, with strategies of which it is certain that the result is
+    the same; False keeps all replies until the last has come, as Flower does."""
+
+
+class Evaluation(Section):
+    """Where the model is evaluated. Clients evaluate before the upload, as in the paper (t_v and t_ts)."""
+
+    client: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    server: StrictBool = True
+
+
+class EarlyStopping(Section):
+    """End the run when `metric` has not improved by `min_delta` for `patience` rounds."""
+
+    metric: Literal["accuracy", "loss", "validation-loss", "validation-accuracy"] = "validation-loss"
+    patience: Annotated[int, Field(strict=True, ge=1)] = 5
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Pacing(Section):
+    """Emulated compute: a batch or a local epoch takes at least so long, so that few cores can play many Pis.
+
+    The lists give one value a client and repeat when there are more clients than values. None leaves compute as it is.
+    """
+
+    seconds_per_batch: tuple[Seconds, ...] | None = None
+    seconds_per_epoch: tuple[Seconds, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.seconds_per_batch is not None and self.seconds_per_epoch is not None:
+            raise ValueError("give seconds-per-batch or seconds-per-epoch, not both")
+        if self.seconds_per_batch == () or self.seconds_per_epoch == ():
+            raise ValueError("the list is empty: give at least one value in seconds, or leave the key out")
+        return self
+
+
+class Probes(Section):
+    """What is read from the hosts while a run goes on."""
+
+    system: StrictBool = True
+    interval_s: Annotated[float, Field(ge=0.1)] = 1.0
+
+
+class Server(Section):
+    """The SuperLink: where it listens and how long it waits."""
+
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 9092
+    hold_s: Annotated[float, Field(gt=0, le=25)] = 20.0
+    """Longest time that a request for work is held. Under Flower's client timeout of 30 s and under the idle time after
+    which NATs and 5G user planes forget a flow."""
+    join_timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """How long the server waits for its clients to join."""
+    round_deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    """A round goes on without the replies that are still missing after this time."""
+
+
+class Experiment(Section):
+    """One experiment: everything that two runs must share to be comparable, but the link."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 1
+    rounds: Annotated[int, Field(strict=True, ge=1)] = 3
+    clients: Annotated[int, Field(strict=True, ge=1, le=250)] = 2
+    link: str = "ethernet"
+    """Link profile of emulated runs: a shipped name (5g, wifi, ethernet) or the path of a TOML file."""
+    transport: Literal["bundle", "objects"] = "bundle"
+    """How a model moves: `bundle`, one streamed request a message; `objects`, Flower's own, one request an object."""
+    congestion_control: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,15}$")] = "cubic"
+    """Of the server's and the clients' sockets; recorded with the run."""
+    model: Model = Model()
+    data: Data = Data()
+    training: Training = Training()
+    strategy: Strategy = Strategy()
+    evaluation: Evaluation = Evaluation()
+    early_stopping: EarlyStopping | None = None
+    pacing: Pacing | None = None
+    probes: Probes = Probes()
+    server: Server = Server()
+
+    @field_validator("link", mode="after")
+    @classmethod
+    def _link_is_named(cls, value: str) -> str:
+        if not value:
+            raise ValueError("is empty: give a shipped profile or the path of a TOML file")
+        return value
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The whole experiment as plain data, defaults filled in, keys as in the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
+    """Read and check an experiment.
+
+    Parameters
+    ----------
+    path : Path
+        A TOML file, or the name of a shipped one ("demo", "paper").
+    overrides : dict, optional
+        Top-level keys that were given on the command line; a None value leaves the file's.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or is not TOML, or any key of it is unusable. All problems are in the message.
+    """
+    data = read_toml(find_config(path, "."))
+    data.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    return validate(Experiment, data, str(path))
+
+
+def check_name(option: str, name: str) -> str:
+    """Return a name from the command line if it is safe as a file name and a cell, or raise `ConfigError`."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"{option} {name}: letters, digits, dots, dashes and underscores alone, 64 at most")
+    return name
+
+
+def find_config(path: Path | str, kind: str) -> Path:
+    """Find a configuration file: as given, or by its name among the shipped ones of `kind` (".", "links")."""
+    given = Path(path)
+    if given.suffix == ".toml" or given.is_file():
+        if not given.is_file():
+            raise ConfigError(f"{given}: there is no such file")
+        return given
+    shipped = shipped_configs() / kind
+    candidate = shipped / f"{given}.toml"
+    if len(given.parts) == 1 and candidate.is_file():
+        return candidate
+    names = sorted(file.stem for file in shipped.glob("*.toml"))
+    raise ConfigError(f"{given}: neither a file nor a shipped name ({', '.join(names)}){_did_you_mean(str(given), names)}")
+
+
+def shipped_configs() -> Path:
+    """The folder `configs` that comes with the toolkit, in a checkout or in an installed wheel."""
+    package = Path(__file__).parent
+    for folder in (package.parent / "configs", package / "configs"):
+        if (folder / "demo.toml").is_file():
+            return folder
+    raise ConfigError(f"{package}: the shipped configurations are missing; install fltestbed again")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, with its name and the place of a mistake in the error."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that the toolkit has written."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def validate(model: type[T], data: dict[str, Any], source: str) -> T:
+    """Check `data` against `model`; every problem becomes a line ``source: key: ...`` of one `ConfigError`."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problem(model, source, problem) for problem in error.errors())) from error
+
+
+def _problem(model: type[BaseModel], source: str, problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "(whole file)"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        hint = _did_you_mean(location[-1], known)
+        return f"{source}: {key}: unknown key{hint}; known here: {', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{source}: {key}: missing; it is required"
+    return f"{source}: {key}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+
+
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Keys of the table at `location`, as they are written in the file."""
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    if not location:
+        return sorted(fields)
+    field = fields.get(location[0])
+    candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return _known_keys(candidate, location[1:])
+    return _known_keys(model, location[1:]) if location else []
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
