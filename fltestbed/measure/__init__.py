@@ -1,0 +1,1 @@
+"""What is recorded, how, and by whose clock."""

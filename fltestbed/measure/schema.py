@@ -1,0 +1,328 @@
+"""The dictionary of a run folder: every file, every column, its unit and what it means.
+
+The recorder writes its headers from here, the analysis checks what it reads against it, and the table in the README is made
+from it. Two kinds of files: *recorded* while the run goes on, one row as soon as it is known; *derived* by `analysis` from
+the recorded ones, at any time, again and again.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SCHEMA_VERSION = 1
+
+PHASES = (
+    "configure",
+    "queue",
+    "connect",
+    "downlink",
+    "deserialize",
+    "train",
+    "evaluate",
+    "serialize",
+    "uplink",
+    "collect",
+    "wait",
+    "aggregate",
+    "server_evaluate",
+)
+"""The phases of a round, in the order in which one client lives through them."""
+
+SERVER_PHASES = ("aggregate", "server_evaluate")
+"""Phases that belong to the round as a whole: their `client` is empty."""
+
+STATUSES = ("ok", "failed", "timeout", "missing")
+
+Kind = Literal["str", "int", "float", "bool"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name (which carries the unit), its type and its meaning.
+
+    An empty cell means that the value does not exist or could not be known; `meaning` says which.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One CSV file of a run folder."""
+
+    name: str
+    about: str
+    derived: bool
+    columns: tuple[Column, ...]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Column names, in the order of the file."""
+        return tuple(column.name for column in self.columns)
+
+
+_KINDS: dict[str, Kind] = {"_ns": "int", "_bytes": "int", "_s": "float", "_bps": "float"}
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    """Read ``name [type] meaning`` lines; the type follows from the unit in the name unless it is given."""
+    columns = []
+    for line in text.strip().splitlines():
+        name, _, meaning = line.strip().partition(" ")
+        kind: Kind = next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), "str")
+        for candidate in ("str", "int", "float", "bool"):
+            if meaning.startswith(f"[{candidate}] "):
+                kind = candidate
+                meaning = meaning.removeprefix(f"[{candidate}] ")
+        columns.append(Column(name, kind, meaning.strip()))
+    return tuple(columns)
+
+
+PHASES_TABLE = Table(
+    "phases.csv",
+    "The main record: one row a phase of one client (or of the server) in one round.",
+    False,
+    _columns("""
+        run name of the run
+        round [int] number of the round, from 1; 0 is what comes before the first
+        client name of the client; empty for phases of the server
+        link name of the client's link, as given with --link
+        message_type Flower's type of the message that the phase belongs to: train, evaluate, query
+        message_id Flower's identifier of the message that went to the client; empty for phases of the server
+        attempt [int] number of the try, from 1
+        phase one of configure, queue, connect, downlink, deserialize, train, evaluate, serialize, uplink, collect, wait, aggregate, server_evaluate
+        start_host host whose clock gave start_raw_ns: server, or the client's name; empty if there is no stamp
+        start_raw_ns CLOCK_MONOTONIC_RAW of start_host when the phase began
+        end_host host whose clock gave end_raw_ns
+        end_raw_ns CLOCK_MONOTONIC_RAW of end_host when the phase ended
+        start_ns start on the server's clock, from the run's zero, with the clock mapping known when the row was written
+        end_ns end on the server's clock, from the run's zero
+        duration_s end minus start; across two hosts with the mapping of that moment, never clamped: it may be negative within its uncertainty
+        duration_uncertainty_s half-width of the clock mapping in duration_s; 0 when both stamps are of one host
+        placement_uncertainty_s half-width of the position of start_ns and end_ns on the server's clock; 0 for stamps of the server
+        uncertain [bool] 1 when the magnitude of duration_s is smaller than duration_uncertainty_s
+        payload_bytes bytes of the model message without HTTP framing; for transfers only
+        wire_bytes bytes of the transfer's direction on the wire: TCP payload with retransmissions, and Ethernet, IP and TCP headers; for transfers only
+        status ok; failed; timeout (no reply before the deadline: the phase is the one in which the client was lost); missing (not visible)
+        detail what a reader should know: which data an evaluation used, why a stamp is missing, the symptom of a failure
+    """),
+)
+
+TRANSFERS_TABLE = Table(
+    "transfers.csv",
+    "One row an HTTP exchange that moved a model, with the stamps of both ends and the sender's TCP_INFO.",
+    False,
+    _columns("""
+        run name of the run
+        round [int] number of the round
+        client name of the client
+        link name of the client's link
+        direction downlink or uplink
+        message_id Flower's identifier of the message that went to the client
+        attempt [int] number of the try, from 1
+        transport bundle or objects
+        client_start_raw_ns client's clock: downlink, first byte of the response read; uplink, just before the first byte of the request was written
+        client_end_raw_ns client's clock: downlink, last byte of the response read; uplink, last byte of the request handed to the kernel
+        client_response_raw_ns client's clock: uplink, first byte of the server's answer read; empty for downlink
+        server_start_raw_ns server's clock: downlink, just before the first byte of the response was written; uplink, request's header seen
+        server_end_raw_ns server's clock: downlink, last byte of the response handed to the kernel; uplink, last byte of the request read
+        payload_bytes bytes of the message without HTTP framing
+        wire_up_bytes bytes from client to server on the wire during the exchange, headers and retransmissions included, from the client's TCP_INFO
+        wire_down_bytes bytes from server to client on the wire during the exchange, from the client's TCP_INFO
+        sender_host host whose socket gave the TCP columns: the client for uplink, server for downlink
+        rtt_s smoothed round-trip time (tcpi_rtt) at the end of the exchange
+        rtt_variance_s variation of the round-trip time (tcpi_rttvar)
+        min_rtt_s smallest round-trip time that the socket has seen (tcpi_min_rtt)
+        retransmissions [int] segments retransmitted during the exchange (tcpi_total_retrans)
+        congestion_window_segments [int] congestion window at the end of the exchange (tcpi_snd_cwnd)
+        delivery_rate_bps delivery rate that the kernel estimates, bits a second (tcpi_delivery_rate)
+        congestion_control name of the sender's congestion control
+        new_connection [bool] 1 when the exchange had to open a connection
+        connect_s time to open that connection, on the client's clock; empty without one
+        idle_s time that the connection had been idle before the exchange (tcpi_last_data_sent at its start)
+        status ok or failed
+        detail symptom of a failure
+    """),
+)
+
+CLOCK_SAMPLES_TABLE = Table(
+    "clock_samples.csv",
+    "One row an exchange used for the clock mapping: its four stamps.",
+    False,
+    _columns("""
+        run name of the run
+        client name of the client
+        interface interface over which the exchange went
+        exchange which exchange: clock (made for the purpose), pull, push
+        client_send_raw_ns client's clock when the request left
+        server_receive_raw_ns server's clock when it arrived
+        server_send_raw_ns server's clock when the answer left
+        client_receive_raw_ns client's clock when the answer arrived
+        offset_ns middle estimate of server minus client clock
+        half_width_ns half the round trip net of the server's processing: offset_ns is off by at most this
+    """),
+)
+
+CLOCK_TABLE = Table(
+    "clock.csv",
+    "What the samples were made to say, each time the estimate changed.",
+    False,
+    _columns("""
+        run name of the run
+        client name of the client
+        interface interface whose samples were used
+        client_raw_ns client's clock at which the estimate holds best
+        offset_ns server minus client clock at client_raw_ns
+        drift_ppm [float] how much faster the server's clock runs, parts in a million; 0 until it is known
+        half_width_ns half-width of offset_ns at client_raw_ns
+        drift_bound_ppm [float] growth of the half-width with the distance from client_raw_ns
+    """),
+)
+
+AGGREGATE_OVERLAP = "aggregate-overlap-s"
+"""Metric of the toolkit's own in metrics.csv, from which `aggregate_overlap_s` of rounds.csv is derived."""
+
+METRICS_TABLE = Table(
+    "metrics.csv",
+    "Loss, accuracy and whatever else the apps report.",
+    False,
+    _columns("""
+        run name of the run
+        round [int] number of the round; 0 is the model before the first
+        client name of the client; empty for a figure of the global model or an aggregate
+        source server (evaluated or measured there), client (one client's own) or aggregate (weighted over clients)
+        message_type train, evaluate or query for metrics that came with replies; empty for the server's evaluation
+        metric name of the metric as the app gave it; the toolkit's own is aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation
+        value [float] its value
+        raw_ns server's clock when the value was known
+        time_s the same from the run's zero
+    """),
+)
+
+SYSTEM_TABLE = Table(
+    "system.csv",
+    "State of each host at an interval.",
+    False,
+    _columns("""
+        run name of the run
+        host server, or the client's name
+        raw_ns the host's own clock
+        time_s on the server's clock from the run's zero, with the mapping known then
+        cpu_percent [float] CPU time used by the whole host since the last row, 100 for each core
+        process_cpu_percent [float] CPU time used by the toolkit's processes of this host
+        memory_used_bytes memory in use on the host
+        process_memory_bytes memory (RSS) of the toolkit's processes of this host
+        temperature_c [float] temperature of the processor, its hottest sensor; empty where there is none
+        throttled_flags a Raspberry Pi's throttling and undervoltage flags, hexadecimal; empty elsewhere
+        interface interface that the byte counts belong to; all: the sum of all but the loopback
+        rx_bytes bytes received by the interface since it came up
+        tx_bytes bytes sent by the interface since it came up
+    """),
+)
+
+_BEST = {
+    "start_ns": "start on the server's clock, from the run's zero, with the mapping that all samples of the run allow",
+    "duration_s": "end minus start; across two hosts with that mapping, never clamped",
+}
+
+TIMELINE_TABLE = Table(
+    "timeline.csv",
+    "phases.csv again with the best clock mapping that all samples allow.",
+    True,
+    tuple(Column(column.name, column.kind, _BEST.get(column.name, column.meaning)) for column in PHASES_TABLE.columns),
+)
+
+CLIENTS_TABLE = Table(
+    "clients.csv",
+    "One row a client and round.",
+    True,
+    _columns(
+        """
+        run name of the run
+        round [int] number of the round
+        client name of the client
+        link name of the client's link
+        """
+        + "\n".join(
+            f"{phase}_s seconds of the phase {phase}; sum over its rows" for phase in PHASES if phase not in SERVER_PHASES
+        )
+        + """
+        downlink_client_view_s downlink on the client's clock alone, around pulling the message
+        uplink_client_view_s uplink on the client's clock alone, around pushing the reply
+        downlink_uncertainty_s half-width of the clock mapping in downlink_s
+        uplink_uncertainty_s half-width of the clock mapping in uplink_s
+        downlink_goodput_bps payload bits a second of the downlink
+        uplink_goodput_bps payload bits a second of the uplink
+        rtt_s smoothed round-trip time at the end of the uplink
+        retransmissions [int] segments retransmitted in uplink and downlink
+        total_s from the start of the round to the moment the server holds this client's reply
+        unexplained_s total_s minus the phases in between
+        margin_s how long before the round's last reply this client's was held; 0 for the last
+        status ok, failed, timeout or missing
+    """
+    ),
+)
+
+ROUNDS_TABLE = Table(
+    "rounds.csv",
+    "One row a round.",
+    True,
+    _columns(
+        """
+        run name of the run
+        round [int] number of the round
+        duration_s from the start of the round until the end of its last aggregation (server evaluation not included)
+        """
+        + "\n".join(
+            f"{phase}_mean_s mean of {phase} over clients\n{phase}_max_s largest {phase} over clients"
+            for phase in PHASES
+            if phase not in SERVER_PHASES
+        )
+        + """
+        aggregate_s seconds of aggregation after the last reply
+        server_evaluate_s seconds of evaluation on the server
+        aggregate_overlap_s seconds of aggregation done while replies were still awaited, the sum of aggregate-overlap-s in metrics.csv; 0 without streaming aggregation
+        ended_by client whose reply was the last
+        ended_in_phase phase in which that client lost most time against the median of the others
+        ended_margin_s how much later its reply was held than the one before it
+        loss [float] loss of the global model after the round (server's, else the clients' aggregate)
+        accuracy [float] accuracy of the global model after the round
+        clients_selected [int] clients that were sent a message
+        clients_replied [int] clients whose reply was accepted
+        clients_missing [int] clients selected but not replied
+    """
+    ),
+)
+
+RECORDED = (
+    PHASES_TABLE,
+    TRANSFERS_TABLE,
+    CLOCK_SAMPLES_TABLE,
+    CLOCK_TABLE,
+    METRICS_TABLE,
+    SYSTEM_TABLE,
+)
+DERIVED = (TIMELINE_TABLE, CLIENTS_TABLE, ROUNDS_TABLE)
+TABLES = {table.name: table for table in RECORDED + DERIVED}
+
+
+def dictionary() -> str:
+    """All tables and columns as Markdown; `analysis/columns.md` is this text."""
+    parts = [
+        "# The columns of a run folder\n",
+        "Made by `python -m fltestbed.measure.schema`; edit `fltestbed/measure/schema.py` instead.\n",
+        "Raw stamps (`*_raw_ns`) are nanoseconds of the named host's own CLOCK_MONOTONIC_RAW. An empty cell is a value that",
+        "does not exist or could not be known. Booleans are 0 and 1.\n",
+    ]
+    for table in TABLES.values():
+        origin = "derived by `fltestbed summary` or `plot`, at any time" if table.derived else "recorded during the run"
+        parts += [f"## {table.name}\n", f"{table.about} ({origin[0].upper()}{origin[1:]}.)\n"]
+        parts += ["| column | type | meaning |", "|---|---|---|"]
+        parts += [f"| `{column.name}` | {column.kind} | {column.meaning} |" for column in table.columns]
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(dictionary(), end="")  # noqa: T201  # this is what the module does as a program

@@ -1,0 +1,130 @@
+"""What the kernel knows of a TCP connection: TCP_INFO, and bytes on the wire computed from it."""
+
+import ctypes
+import socket
+from dataclasses import dataclass
+
+ETHERNET_HEADER_BYTES = 14
+_IPV4_HEADER_BYTES = 20
+_IPV6_HEADER_BYTES = 40
+_TCP_HEADER_BYTES = 20
+_TCP_TIMESTAMP_BYTES = 12
+_TIMESTAMPS_OPTION = 1
+
+
+def _fields(kind: type[ctypes.c_uint8 | ctypes.c_uint32 | ctypes.c_uint64], names: str) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
+
+
+class _TcpInfo(ctypes.Structure):
+    """`struct tcp_info` of linux/tcp.h, as far as kernel 4.19 fills it (Debian 10; any Pi is newer)."""
+
+    _fields_ = (
+        *_fields(ctypes.c_uint8, "state ca_state retransmits probes backoff options window_scale flags"),
+        *_fields(ctypes.c_uint32, "rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent"),
+        *_fields(ctypes.c_uint32, "last_ack_sent last_data_recv last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh"),
+        *_fields(ctypes.c_uint32, "snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans"),
+        *_fields(ctypes.c_uint64, "pacing_rate max_pacing_rate bytes_acked bytes_received"),
+        *_fields(ctypes.c_uint32, "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out"),
+        *_fields(ctypes.c_uint64, "delivery_rate busy_time rwnd_limited sndbuf_limited"),
+        *_fields(ctypes.c_uint32, "delivered delivered_ce"),
+        *_fields(ctypes.c_uint64, "bytes_sent bytes_retrans"),
+    )
+
+
+@dataclass(frozen=True)
+class TcpSnapshot:
+    """TCP_INFO of one socket at one moment, in the units of the run folder.
+
+    Attributes
+    ----------
+    rtt_s, rtt_variance_s, min_rtt_s : float
+        Smoothed round-trip time, its variation, and the smallest seen, in seconds.
+    retransmissions : int
+        Segments retransmitted since the connection was opened.
+    congestion_window_segments : int
+        Congestion window.
+    delivery_rate_bps : int
+        The kernel's estimate of the delivery rate, in bits a second.
+    wire_out_bytes, wire_in_bytes : int
+        Bytes of Ethernet frames that this connection sent and received since it was opened: payload with
+        retransmissions, and 14 + 20 (IPv6: 40) + 20 (with timestamps: 32) bytes of headers for each segment. The options
+        of the two SYNs and of selective acknowledgements are not counted (tens of bytes in all).
+    data_out_bytes, data_in_bytes : int
+        The same of segments that carry data alone: pure acknowledgements, which belong to the transfer of the other
+        direction, are left out.
+    idle_s : float
+        Seconds since data was last sent.
+    """
+
+    rtt_s: float
+    rtt_variance_s: float
+    min_rtt_s: float
+    retransmissions: int
+    congestion_window_segments: int
+    delivery_rate_bps: int
+    wire_out_bytes: int
+    wire_in_bytes: int
+    data_out_bytes: int
+    data_in_bytes: int
+    idle_s: float
+
+
+def tcp_snapshot(sock: socket.socket) -> TcpSnapshot | None:
+    """Read TCP_INFO of a connected socket; None if it is closed already."""
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.sizeof(_TcpInfo))
+    except OSError:
+        return None
+    info = _TcpInfo.from_buffer_copy(raw.ljust(ctypes.sizeof(_TcpInfo), b"\0"))
+    ip_header = _IPV6_HEADER_BYTES if _is_ipv6(sock) else _IPV4_HEADER_BYTES
+    tcp_header = _TCP_HEADER_BYTES + (_TCP_TIMESTAMP_BYTES if info.options & _TIMESTAMPS_OPTION else 0)
+    headers = ETHERNET_HEADER_BYTES + ip_header + tcp_header
+    return TcpSnapshot(
+        rtt_s=info.rtt / 1e6,
+        rtt_variance_s=info.rttvar / 1e6,
+        min_rtt_s=info.min_rtt / 1e6,
+        retransmissions=info.total_retrans,
+        congestion_window_segments=info.snd_cwnd,
+        delivery_rate_bps=info.delivery_rate * 8,
+        wire_out_bytes=info.bytes_sent + info.segs_out * headers,
+        wire_in_bytes=info.bytes_received + info.segs_in * headers,
+        data_out_bytes=info.bytes_sent + info.data_segs_out * headers,
+        data_in_bytes=info.bytes_received + info.data_segs_in * headers,
+        idle_s=info.last_data_sent / 1e3,
+    )
+
+
+def _is_ipv6(sock: socket.socket) -> bool:
+    """Whether packets are IPv6: a socket that listens on [::] also serves IPv4, under mapped addresses."""
+    return sock.family == socket.AF_INET6 and not sock.getsockname()[0].startswith("::ffff:")
+
+
+def congestion_control(sock: socket.socket) -> str:
+    """Name of the socket's congestion control; empty if it cannot be read."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).split(b"\0", 1)[0].decode()
+    except OSError:
+        return ""
+
+
+def set_congestion_control(sock: socket.socket, name: str) -> bool:
+    """Choose the congestion control of a socket; False where the kernel has not got it or does not allow it."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+    except OSError:
+        return False
+    return True
+
+
+def sender_columns(before: TcpSnapshot, after: TcpSnapshot) -> dict[str, float | int]:
+    """The sender's TCP columns of transfers.csv, from TCP_INFO before and after an exchange."""
+    return {
+        "rtt_s": after.rtt_s,
+        "rtt_variance_s": after.rtt_variance_s,
+        "min_rtt_s": after.min_rtt_s,
+        "retransmissions": after.retransmissions - before.retransmissions,
+        "congestion_window_segments": after.congestion_window_segments,
+        "delivery_rate_bps": after.delivery_rate_bps,
+        "idle_s": before.idle_s,
+    }

@@ -1,0 +1,178 @@
+"""Rows reach the disk whole and soon, and a disk that is full is said."""
+
+import csv
+import errno
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fltestbed.errors import RunFolderError, TestbedError
+from fltestbed.measure.recorder import Recorder, Value
+from fltestbed.measure.schema import METRICS_TABLE, RECORDED
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metric(name: str, value: float = 1.0) -> dict[str, Value]:
+    return {"round": 1, "metric": name, "value": value}
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk with `room` bytes left: takes what fits, then fails as the kernel does."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = b""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes are all that is written here
+        """Take what fits."""
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part = data[: self.room]
+        self.room -= len(part)
+        self.taken += part
+        return len(part)
+
+
+def test_each_file_has_its_header_and_nothing_else_at_first(tmp_path: Path) -> None:
+    """A run that records nothing still says what it would have recorded."""
+    Recorder(tmp_path, "r").close()
+    for table in RECORDED:
+        assert (tmp_path / table.name).read_text() == ",".join(table.header) + "\n"
+
+
+def test_a_header_is_written_once(tmp_path: Path) -> None:
+    """Opening a run's files again appends; the header is not repeated."""
+    for name in ("a", "b"):
+        with Recorder(tmp_path, "r") as recorder:
+            recorder.write("metrics.csv", metric(name))
+    assert [row["metric"] for row in rows_of(tmp_path / "metrics.csv")] == ["a", "b"]
+
+
+def test_a_row_is_on_disk_within_a_second(tmp_path: Path) -> None:
+    """Without a flush and without an end of the run."""
+    with Recorder(tmp_path, "r") as recorder:
+        start = time.monotonic()
+        recorder.write("metrics.csv", metric("loss"))
+        wait_until(lambda: b"loss" in (tmp_path / "metrics.csv").read_bytes())
+        assert time.monotonic() - start < 1.0
+
+
+def test_closing_writes_everything_in_order(tmp_path: Path) -> None:
+    """A thousand rows, closed at once: all there, whole, in their order. Closing twice does no harm."""
+    recorder = Recorder(tmp_path, "r")
+    for number in range(1000):
+        recorder.write("metrics.csv", metric(f"m{number}", number))
+    recorder.close()
+    recorder.close()
+    rows = rows_of(tmp_path / "metrics.csv")
+    assert [row["metric"] for row in rows] == [f"m{number}" for number in range(1000)]
+    assert all(row["run"] == "r" and len(row) == len(METRICS_TABLE.header) for row in rows)
+
+
+def test_cells_are_written_as_the_dictionary_says(tmp_path: Path) -> None:
+    """None is empty, truth is 1 or 0, nanoseconds keep every digit, small and large floats keep nine digits or all."""
+    row: dict[str, Value] = {
+        "client": None, "uncertain": True, "start_raw_ns": 1234567890123456789, "duration_s": -0.000000001,
+        "duration_uncertainty_s": 1 / 3, "placement_uncertainty_s": 12345678.123456789, "detail": "",
+    }  # fmt: skip
+    with Recorder(tmp_path, "r") as recorder:
+        recorder.write("phases.csv", row)
+    (read,) = rows_of(tmp_path / "phases.csv")
+    assert (read["client"], read["uncertain"], read["start_raw_ns"]) == ("", "1", "1234567890123456789")
+    assert (read["duration_s"], read["duration_uncertainty_s"]) == ("-1e-09", "0.333333333")
+    assert float(read["placement_uncertainty_s"]) == 12345678.123456789
+
+
+def test_what_needs_quotes_is_quoted(tmp_path: Path) -> None:
+    """Commas, quotes, line breaks and umlauts survive."""
+    ugly = 'a "b", c\nd;é'
+    with Recorder(tmp_path, "r") as recorder:
+        recorder.write("phases.csv", {"detail": ugly})
+    assert rows_of(tmp_path / "phases.csv")[0]["detail"] == ugly
+
+
+def test_a_column_that_is_not_known_is_a_bug(tmp_path: Path) -> None:
+    """KeyError names table and columns; the rows around it are written."""
+    with Recorder(tmp_path, "r") as recorder:
+        recorder.write("metrics.csv", metric("a"))
+        with pytest.raises(KeyError, match=r"metrics.csv has no column colour, size"):
+            recorder.write("metrics.csv", {"size": 1, "colour": 2})
+        with pytest.raises(KeyError, match=r"nothing.csv"):
+            recorder.write("nothing.csv", {})
+    assert len(rows_of(tmp_path / "metrics.csv")) == 1
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The message has the path and the reason."""
+    with pytest.raises(RunFolderError, match=r"nowhere/phases.csv: cannot be written: No such file"):
+        Recorder(tmp_path / "nowhere", "r")
+
+
+def test_a_full_disk_is_said_with_the_next_row(tmp_path: Path) -> None:
+    """The first row that meets the full disk does not raise, being in another thread; the one after it does."""
+    recorder = Recorder(tmp_path, "r")
+    recorder.write("metrics.csv", metric("before"))
+    wait_until(lambda: b"before" in (tmp_path / "metrics.csv").read_bytes())
+    recorder._files["metrics.csv"].close()
+    recorder._files["metrics.csv"] = FullDisk(0)  # type: ignore[assignment]
+    recorder.write("metrics.csv", metric("lost"))
+    wait_until(lambda: not recorder._thread.is_alive())
+    with pytest.raises(TestbedError, match="rows cannot be written: No space left on device"):
+        recorder.write("metrics.csv", metric("refused"))
+    with pytest.raises(TestbedError, match="No space left"):
+        recorder.close()
+    assert [row["metric"] for row in rows_of(tmp_path / "metrics.csv")] == ["before"]
+
+
+def test_a_disk_that_is_full_at_the_end_is_said(tmp_path: Path) -> None:
+    """When nobody writes after the failure, closing says it."""
+    recorder = Recorder(tmp_path, "r")
+    recorder._files["metrics.csv"].close()
+    recorder._files["metrics.csv"] = FullDisk(0)  # type: ignore[assignment]
+    recorder.write("metrics.csv", metric("lost"))
+    with pytest.raises(TestbedError, match="No space left"):
+        recorder.close()
+
+
+def test_a_disk_that_takes_half_a_row_is_full(tmp_path: Path) -> None:
+    """A raw write may take a part; what is left is written again, and fails as the kernel then says."""
+    recorder = Recorder(tmp_path, "r")
+    recorder._files["metrics.csv"].close()
+    recorder._files["metrics.csv"] = FullDisk(10)  # type: ignore[assignment]
+    recorder.write("metrics.csv", metric("torn"))
+    try:
+        wait_until(lambda: not recorder._thread.is_alive(), 1.0)
+    finally:
+        with pytest.raises(TestbedError, match="No space left on device"):
+            recorder.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_row_that_cannot_be_encoded_does_not_end_the_recording(tmp_path: Path) -> None:
+    """Half a surrogate pair is no UTF-8; the rows after it are written all the same, or refused."""
+    recorder = Recorder(tmp_path, "r")
+    recorder.write("metrics.csv", metric("\ud800"))
+    recorder.write("metrics.csv", metric("after"))
+    told = False
+    try:
+        recorder.close()
+    except TestbedError:
+        told = True
+    finally:
+        for file in recorder._files.values():
+            file.close()
+    assert told or b"after" in (tmp_path / "metrics.csv").read_bytes()
