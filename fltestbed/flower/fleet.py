@@ -1,0 +1,64 @@
+"""What Flower's Fleet requests say, read from their bytes as they pass."""
+
+from dataclasses import dataclass
+
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import PushObjectRequest
+from google.protobuf.message import DecodeError
+
+
+class FleetError(ValueError):
+    """Bytes that are not what Flower sends there."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A reply that a node begins to push.
+
+    Attributes
+    ----------
+    message_id : str
+        The message that it answers.
+    error : str or None
+        Reason of an error reply.
+    """
+
+    message_id: str
+    error: str | None
+
+
+def pulled_message(response: bytes | bytearray) -> str | None:
+    """Identifier of the message in a response to PullMessages; None when there is none."""
+    try:
+        messages = PullMessagesResponse.FromString(bytes(response)).messages_list
+    except DecodeError as error:
+        raise FleetError(str(error)) from error
+    return messages[0].metadata.message_id if messages else None
+
+
+def announced_reply(request: bytes | bytearray) -> Announcement | None:
+    """The reply that a PushMessages request announces; None when there is none."""
+    try:
+        messages = PushMessagesRequest.FromString(bytes(request)).messages_list
+    except DecodeError as error:
+        raise FleetError(str(error)) from error
+    if not messages:
+        return None
+    reason = messages[0].error.reason[:300] if messages[0].HasField("error") else None
+    return Announcement(messages[0].metadata.reply_to_message_id, reason)
+
+
+def wanted_objects(response: bytes | bytearray) -> set[str]:
+    """Objects that the server still wants, from a response to PushMessages."""
+    try:
+        return set(PushMessagesResponse.FromString(bytes(response)).objects_to_push)
+    except DecodeError as error:
+        raise FleetError(str(error)) from error
+
+
+def pushed_object(request: bytes | bytearray) -> str:
+    """Identifier of the object in a PushObject request."""
+    try:
+        return str(PushObjectRequest.FromString(bytes(request)).object_id)
+    except DecodeError as error:
+        raise FleetError(str(error)) from error

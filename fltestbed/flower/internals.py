@@ -1,0 +1,252 @@
+"""Every name of Flower that is used here and that Flower does not document.
+
+Flower's public names are those that `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.serverapp.strategy` list in
+`__all__`. All others may be gone with its next release. A test resolves each entry and fails with the name of what is
+missing; another compares the entries with the imports of the package, so that this list cannot fall behind.
+
+Notation of an entry: ``name``, ``Class.member``, ``function(parameter)`` and ``Class.method(parameter)``. A member of a
+protobuf message is one of its fields.
+"""
+
+from typing import Final
+
+USED: Final[dict[str, tuple[str, ...]]] = {
+    # Public objects, of which more is used than is documented.
+    "flwr.app": (
+        "Message.object_id",
+        "Message.deflate",
+        "Message.has_content",
+        "Message.has_error",
+        "Metadata.created_at",
+        "Metadata.ttl",
+    ),
+    "flwr.app.message": ("remove_content_from_message",),
+    "flwr.clientapp": ("ClientApp.__call__(message)", "ClientApp.__call__(context)"),
+    "flwr.clientapp.utils": (
+        "get_load_client_app_fn(default_app_ref)",
+        "get_load_client_app_fn(app_path)",
+        "get_load_client_app_fn(multi_app)",
+    ),
+    "flwr.serverapp": ("Grid.push_messages", "Grid.pull_messages", "Grid.send_and_receive"),
+    "flwr.serverapp.strategy": (
+        "Strategy.start(evaluate_fn)",
+        "Strategy.configure_train(server_round)",
+        "Strategy.aggregate_train(server_round)",
+        "Strategy.configure_evaluate(server_round)",
+        "Strategy.aggregate_evaluate(server_round)",
+        "FedAvg._check_and_log_replies",
+        "fedavg.aggregate_arrayrecords(records)",
+        "fedavg.aggregate_arrayrecords(weighting_metric_name)",
+    ),
+    "flwr.serverapp.strategy.strategy_utils": ("aggregate_arrayrecords", "aggregate_metricrecords"),
+    # Apps: packing, unpacking, configuration.
+    "flwr.cli.build": ("build_fab_from_disk", "build_fab_from_files"),
+    "flwr.cli.config_utils": ("get_fab_metadata",),
+    "flwr.cli.install": ("install_from_fab(skip_prompt)",),
+    "flwr.common.config": (
+        "get_fab_config",
+        "get_fused_config_from_dir",
+        "get_fused_config_from_fab",
+        "get_project_config",
+        "get_project_dir",
+    ),
+    # Constants.
+    "flwr.common.constant": (
+        "ErrorCode.CLIENT_APP_CRASHED",
+        "ErrorCode.CLIENT_APP_RAISED_EXCEPTION",
+        "HEARTBEAT_DEFAULT_INTERVAL",
+        "NOOP_FLWR_AID",
+        "SubStatus.COMPLETED",
+        "SubStatus.FAILED",
+        "SubStatus.STOPPED",
+        "TIMESTAMP_HEADER",
+    ),
+    "flwr.supercore.constant": (
+        "FLEET_HTTP_PUBLIC_KEY_HEADER",
+        "FLEET_HTTP_SIGNATURE_HEADER",
+        "NOOP_FEDERATION_ID",
+        "TaskType.SERVER_APP",
+    ),
+    # The wire format.
+    "flwr.common.serde_utils": ("error_to_proto(error)",),
+    "flwr.common.serde": (
+        "context_from_proto",
+        "fab_from_proto",
+        "message_from_proto",
+        "message_to_proto",
+        "run_from_proto",
+    ),
+    "flwr.proto.fleet_pb2": (
+        "ActivateNodeRequest.public_key",
+        "ActivateNodeRequest.heartbeat_interval",
+        "DeactivateNodeRequest.node_id",
+        "PullMessagesRequest.node",
+        "PullMessagesResponse.messages_list",
+        "PushMessagesRequest.messages_list",
+        "PushMessagesResponse.objects_to_push",
+        "RegisterNodeFleetRequest.public_key",
+    ),
+    "flwr.proto.heartbeat_pb2": ("SendNodeHeartbeatRequest.node", "SendNodeHeartbeatRequest.heartbeat_interval"),
+    "flwr.proto.message_pb2": (
+        "Message.content",
+        "Message.error",
+        "Message.metadata",
+        "Metadata.dst_node_id",
+        "Metadata.message_id",
+        "Metadata.message_type",
+        "Metadata.reply_to_message_id",
+        "Metadata.src_node_id",
+        "ObjectTree.children",
+        "ObjectTree.object_id",
+        "PushObjectRequest.object_id",
+    ),
+    "flwr.proto.node_pb2": ("Node.node_id", "NodeInfo.node_id"),
+    "flwr.proto.runtime_pb2": (
+        "GetNodesRequest",
+        "GetNodesResponse.nodes",
+        "PullTaskInputRequest",
+        "PullTaskInputResponse.context",
+        "PullTaskInputResponse.fab",
+        "PullTaskInputResponse.run",
+        "PullTaskInputResponse.task_id",
+        "PushTaskOutputRequest.details",
+        "PushTaskOutputRequest.sub_status",
+    ),
+    "flwr.supercore.inflatable.inflatable_object": (
+        "get_all_nested_objects",
+        "get_object_tree",
+        "iterate_object_tree",
+        "no_object_id_recompute",
+    ),
+    "flwr.supercore.inflatable.inflatable_utils": (
+        "inflate_object_from_contents(keep_object_contents)",
+        "pull_objects(object_ids)",
+        "push_object_contents_from_iterable(object_contents)",
+    ),
+    "flwr.supercore.inflatable.inflatable_protobuf_utils": (
+        "make_confirm_message_received_fn_protobuf(node)",
+        "make_pull_object_fn_protobuf(node)",
+        "make_push_object_fn_protobuf(session_id)",
+    ),
+    # The SuperLink and its state.
+    "flwr.superlink.cli.flower_superlink": ("SuperLinkLifespan",),
+    "flwr.superlink.config_loader": (
+        *(
+            f"SuperLinkLifespanConfig({name})"
+            for name in (
+                "control_address",
+                "health_server_address",
+                "host",
+                "port",
+                "insecure",
+                "certificates",
+                "superexec_auth_secret",
+                "authn_plugin",
+                "event_log_plugin",
+                "fleet_event_log_plugin",
+                "enable_event_log",
+                "artifact_provider",
+                "enable_supernode_auth",
+                "fleet_api_type",
+                "fleet_api_address",
+                "simulation",
+                "ssl_ca_certfile",
+                "ssl_certfile",
+                "ssl_keyfile",
+                "database",
+                "isolation",
+                "runtime_dependency_install",
+            )
+        ),
+        "load_control_authn_plugin",
+    ),
+    "flwr.superlink.main": ("create_app(config)", "create_app(superlink_lifespan_class)"),
+    "flwr.superlink.routers.fleet.node_auth": ("authenticate_node(request)",),
+    "flwr.server.superlink.linkstate": (
+        "LinkState.claim_task",
+        "LinkState.create_run(fab_id)",
+        "LinkState.create_run(fab_version)",
+        "LinkState.create_run(fab_hash)",
+        "LinkState.delete_messages(message_ins_ids)",
+        "LinkState.finish_task",
+        "LinkState.get_message_ins(limit)",
+        "LinkState.get_message_res(message_ids)",
+        "LinkState.get_message_res(run_id)",
+        "LinkState.get_node_id_by_public_key",
+        "LinkState.get_nodes(run_id)",
+        "LinkState.get_run_info(run_ids)",
+        "LinkState.get_task_by_token",
+        "LinkState.object_store",
+        "LinkState.preregister_object_tree",
+        "LinkState.start_session",
+        "LinkState.store_fab",
+        "LinkState.store_message_ins",
+        "LinkState.store_message_res",
+        "LinkState.store_object",
+    ),
+    "flwr.supercore.object_store": (
+        "NoObjectInStoreError",
+        "ObjectStore.delete",
+        "ObjectStore.get",
+        "ObjectStore.get_object_tree",
+    ),
+    "flwr.supercore.fab": ("Fab",),
+    # The Fleet and Runtime APIs, from the other side.
+    "flwr.supercore.error": (
+        "ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED",
+        "ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE",
+        "FlowerError.from_json",
+    ),
+    "flwr.supercore.heartbeat": (
+        "HeartbeatSender.is_running",
+        "HeartbeatSender.start",
+        "HeartbeatSender.stop",
+        "make_task_heartbeat_fn_http",
+    ),
+    "flwr.supercore.interceptors": (
+        "RuntimeTokenHttpInterceptor(token)",
+        "RuntimeVersionHttpInterceptor(component_name)",
+    ),
+    "flwr.supercore.interceptors.http.runtime_version": ("RuntimeVersionHttpInterceptor(component_name)",),
+    "flwr.supercore.primitives.asymmetric": (
+        "bytes_to_private_key",
+        "generate_key_pairs",
+        "private_key_to_bytes",
+        "public_key_to_bytes",
+        "sign_message",
+    ),
+    "flwr.supercore.protobuf.client": ("ProtobufCall", "ProtobufRequestContext"),
+    "flwr.supercore.retry": ("make_simple_http_retry_invoker",),
+    "flwr.supercore.runtime": (
+        "RuntimeHttpClient.GetNodes",
+        "RuntimeHttpClient.PullTaskInput",
+        "RuntimeHttpClient.PushTaskOutput",
+        "RuntimeHttpClient.close",
+        "RuntimeHttpClient.from_server_address(interceptors)",
+        "RuntimeHttpClient.from_server_address(retry_invoker)",
+    ),
+    "flwr.supernode.fleet_http_client": (
+        "FleetHttpClient.ActivateNode",
+        "FleetHttpClient.ConfirmMessageReceived",
+        "FleetHttpClient.DeactivateNode",
+        "FleetHttpClient.PullMessages",
+        "FleetHttpClient.PullObject",
+        "FleetHttpClient.PushMessages",
+        "FleetHttpClient.PushObject",
+        "FleetHttpClient.RegisterNode",
+        "FleetHttpClient.SendNodeHeartbeat",
+        "FleetHttpClient.close",
+        "FleetHttpClient.from_server_address(interceptors)",
+    ),
+    # Runs and tasks.
+    "flwr.server.run_serverapp": (
+        "run(grid)",
+        "run(context)",
+        "run(server_app_dir)",
+        "run(server_app_attr)",
+    ),
+    "flwr.supercore.run": ("Run.create_empty", "Run.override_config", "Run.primary_task_id"),
+    "flwr.supercore.task_identity": ("TaskIdentity.node_id", "TaskIdentity.run_id", "TaskIdentity.task_id"),
+    "flwr.supercore.logger": ("FLOWER_LOGGER", "console_handler"),
+}
+"""Module -> names, see the module's docstring for the notation."""

@@ -1,0 +1,208 @@
+"""A client's side of Flower's Fleet API: its key, its registration, its heartbeat, the run and its app."""
+
+import contextlib
+import fcntl
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+    RegisterNodeFleetRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_object_contents_from_iterable
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_private_key,
+    generate_key_pairs,
+    private_key_to_bytes,
+    public_key_to_bytes,
+    sign_message,
+)
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from fltestbed.clock import Clock
+from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
+from fltestbed.flower.bundle import Bundle, object_ids
+
+KEEP_ALIVE_S = 3600.0
+
+
+class NodeKey:
+    """The key by which the server knows a node again, kept in a file that nobody else can read.
+
+    It is never unregistered: Flower does not take a key twice.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = path.with_suffix(".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HostError(
+                f"{path}: another client of this host uses this key; give each client its own --name, or its own --state"
+            ) from error
+        except OSError as error:
+            raise HostError(f"{path}: the node's key cannot be read or made: {error}") from error
+        try:
+            if path.exists():
+                self._private = bytes_to_private_key(path.read_bytes())
+            else:
+                self._private, _ = generate_key_pairs()
+                path.touch(mode=0o600)
+                path.write_bytes(private_key_to_bytes(self._private))
+        except (OSError, ValueError) as error:
+            raise HostError(f"{path}: the node's key cannot be read or made: {error}") from error
+        self.public = public_key_to_bytes(self._private.public_key())
+        self._clock = clock
+        self.wall_offset_s = 0.0
+        """Server's wall clock minus this host's, from the server's Date header: to within a second."""
+
+    def learn_time(self, date_header: str) -> None:
+        """Correct the time that is signed: a Pi without a battery may boot days in the past, and Flower refuses
+        timestamps that are 5 s ahead or 305 s behind.
+        """
+        server = parsedate_to_datetime(date_header).timestamp()
+        self.wall_offset_s = server - self._clock.wall_ns() / 1e9
+
+    def headers(self) -> dict[str, str]:
+        """Flower's three headers of a signed request."""
+        seconds = self._clock.wall_ns() / 1e9 + self.wall_offset_s
+        timestamp = datetime.fromtimestamp(seconds, UTC).isoformat()
+        signature = sign_message(self._private, timestamp.encode("ascii"))
+        return {
+            FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode("ascii"),
+            TIMESTAMP_HEADER: timestamp,
+            FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode("ascii"),
+        }
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Sign a request of Flower's own client."""
+        context.request.headers.update(self.headers())
+        return call_next(context)
+
+
+class FleetNode:
+    """A node at Flower's Fleet API: registered, online, with a heartbeat in the background."""
+
+    def __init__(self, server: str, key: NodeKey) -> None:
+        self._server = server
+        self._key = key
+        self._client = FleetHttpClient.from_server_address(
+            server,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), key],
+        )
+        # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
+        self._client._client = httpx.Client(
+            timeout=self._client._client.timeout, limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
+        )
+        self._heartbeat: HeartbeatSender | None = None
+        self.node_id = 0
+
+    def register(self) -> None:
+        """Make the key known to the server; one that is known already is fine.
+
+        Raises
+        ------
+        ServerUnreachable, ServerRefused
+        """
+        with self._errors("register", unless=ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+            self._client.RegisterNode(RegisterNodeFleetRequest(public_key=self._key.public))
+
+    def come_online(self, node_id: int) -> None:
+        """Tell the server that the node is there, and go on telling it in the background.
+
+        Flower refuses to activate a node that it still counts as online (up to a minute after a crash); a heartbeat does
+        the same for such a node.
+        """
+        self.node_id = node_id
+        request = ActivateNodeRequest(public_key=self._key.public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        with self._errors("come online", unless=ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED):
+            self._client.ActivateNode(request)
+        self._heartbeat = HeartbeatSender(self._send_heartbeat)
+        self._heartbeat.start()
+
+    def pull_message(self) -> tuple[ProtoMessage, ObjectTree] | None:
+        """Flower's PullMessages: the next message without its objects, and the tree of them; None without one."""
+        with self._errors("pull a message"):
+            pulled = self._client.PullMessages(PullMessagesRequest(node=Node(node_id=self.node_id)))
+        if not pulled.messages_list:
+            return None
+        return pulled.messages_list[0], pulled.message_object_trees[0]
+
+    def pull_objects(self, run_id: int, message: tuple[ProtoMessage, ObjectTree]) -> Bundle:
+        """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation."""
+        node = Node(node_id=self.node_id)
+        with self._errors("pull an object"):
+            pull = make_pull_object_fn_protobuf(self._client.PullObject, node, run_id)
+            objects = pull_objects(object_ids([message[1]]), pull)
+            make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, run_id)(
+                message[1].object_id
+            )
+        return Bundle({}, (message,), objects)
+
+    def push_reply(self, run_id: int, bundle: Bundle) -> None:
+        """Flower's PushMessages, and PushObject for each object that the server has not got."""
+        node = Node(node_id=self.node_id)
+        proto, tree = bundle.messages[0]
+        with self._errors("push a reply"):
+            answer = self._client.PushMessages(
+                PushMessagesRequest(node=node, messages_list=[proto], message_object_trees=[tree])
+            )
+            wanted = set(answer.objects_to_push)
+            contents = [
+                (identifier, bundle.objects[identifier]) for identifier in object_ids([tree]) if identifier in wanted
+            ]
+            push = make_push_object_fn_protobuf(self._client.PushObject, node, run_id, answer.session_id)
+            push_object_contents_from_iterable(contents, push)
+
+    def leave(self) -> None:
+        """Stop the heartbeat and go offline; the key stays registered. A server that is gone does not matter."""
+        if self._heartbeat is not None and self._heartbeat.is_running:
+            self._heartbeat.stop()
+        with contextlib.suppress(httpx.HTTPError):
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
+        self._client.close()
+
+    def _send_heartbeat(self) -> bool:
+        request = SendNodeHeartbeatRequest(node=Node(node_id=self.node_id), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        try:
+            return bool(self._client.SendNodeHeartbeat(request).success)
+        except httpx.HTTPError:
+            return False
+
+    @contextlib.contextmanager
+    def _errors(self, what: str, unless: int | None = None) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            flower = FlowerError.from_json(error.response.text)
+            if flower is not None and unless is not None and flower.code == unless:
+                return
+            reason = flower.message if flower is not None else f"HTTP {error.response.status_code}"
+            raise ServerRefused(f"{self._server}: the server did not let this client {what}: {reason}") from error
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"{self._server}: no answer while trying to {what}: {error}") from error

@@ -1,0 +1,202 @@
+"""Flower's SuperLink application and its state, as the rest of the server uses them.
+
+`Superlink.app` is Flower's own FastAPI application, made by Flower's own function. The other methods are what its Fleet and
+Runtime handlers do, in bulk: a whole message at a time instead of one request for each object.
+"""
+
+import hashlib
+import secrets
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from flwr.cli.config_utils import get_fab_metadata
+from flwr.common.constant import NOOP_FLWR_AID, SubStatus
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.error import FlowerError
+from flwr.supercore.fab import Fab
+from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
+from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from fltestbed.errors import TestbedError
+from fltestbed.flower.apps import App
+from fltestbed.flower.bundle import Bundle, BundleError, object_ids
+
+
+@dataclass(frozen=True)
+class RunTicket:
+    """A run of the SuperLink and the token with which a ServerApp process takes it up."""
+
+    run_id: int
+    token: str
+
+
+class Superlink:
+    """One SuperLink: Flower's application, and its state in bulk."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.app: FastAPI = create_app(
+            SuperLinkLifespanConfig(
+                control_address="",
+                health_server_address=None,
+                host=host,
+                port=port,
+                insecure=True,
+                certificates=None,
+                superexec_auth_secret=secrets.token_bytes(32),  # nobody else's SuperExec may ask for work
+                authn_plugin=load_control_authn_plugin(),
+                event_log_plugin=None,
+                fleet_event_log_plugin=None,
+                enable_event_log=False,
+                artifact_provider=None,
+                enable_supernode_auth=False,
+                fleet_api_type="grpc-rere",
+                fleet_api_address=None,
+                simulation=False,
+                ssl_ca_certfile=None,
+                ssl_certfile=None,
+                ssl_keyfile=None,
+                database=":flwr-in-memory:",
+                isolation="process",
+                runtime_dependency_install=False,
+            ),
+            SuperLinkLifespan,
+        )
+        self._state: LinkState = self.app.state.linkstate_factory.state()
+
+    def create_run(self, fab: bytes) -> App:
+        """Make a run of an app; returns the app with the run's identifier."""
+        fab_id, fab_version = get_fab_metadata(fab)
+        fab_hash = self._state.store_fab(Fab(hashlib.sha256(fab).hexdigest(), fab, {}))
+        run_id = self._state.create_run(
+            fab_id, fab_version, fab_hash, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+        )
+        if not run_id:
+            raise TestbedError("Flower's SuperLink did not create the run")
+        return App(int(run_id), fab_id, fab_version, fab_hash, fab)
+
+    def claim(self, run_id: int) -> RunTicket:
+        """Take up the run for a ServerApp process, which has to ask for its input within 30 s."""
+        run = self._state.get_run_info(run_ids=[run_id])[0]
+        token = self._state.claim_task(run.primary_task_id) if run.primary_task_id else None
+        if token is None:
+            raise TestbedError("Flower's SuperLink did not hand out the ServerApp's task")
+        return RunTicket(run_id, token)
+
+    def stop_run(self, run_id: int) -> None:
+        """End the run; what its ServerApp still asks for is refused."""
+        run = self._state.get_run_info(run_ids=[run_id])[0]
+        if run.primary_task_id:
+            self._state.finish_task(run.primary_task_id, SubStatus.STOPPED, "")
+
+    def task_is_valid(self, token: str) -> bool:
+        """Whether `token` is the one of a task that is under way."""
+        return self._state.get_task_by_token(token) is not None
+
+    def online_nodes(self, run_id: int) -> set[int]:
+        """Identifiers of the nodes that have given a sign of life lately."""
+        return set(self._state.get_nodes(run_id))
+
+    def node_of_request(self, scope: Scope) -> int | None:
+        """Identifier of the node whose key a request names, not yet proved; None for a key that is not registered."""
+        value = Headers(scope=scope).get(FLEET_HTTP_PUBLIC_KEY_HEADER, "")
+        try:
+            node_id = self._state.get_node_id_by_public_key(b64decode(value, validate=True))
+        except Base64Error:
+            return None
+        return None if node_id is None else int(node_id)
+
+    def authenticate(self, scope: Scope, node_id: int) -> str | None:
+        """Check the signed headers of a request against a node; returns what is wrong with them, or None."""
+        request = Request(scope)
+        request.state.protobuf_request = PullMessagesRequest(node=Node(node_id=node_id))
+        try:
+            authenticate_node(request)
+        except HTTPException as error:
+            return str(error.detail)
+        except FlowerError as error:
+            return error.message
+        return None
+
+    def store_instructions(self, bundle: Bundle) -> list[str | None]:
+        """Store messages for nodes, objects first. Returns their identifiers; None for one that Flower refused."""
+        return [self._store(bundle, message, tree, self._state.store_message_ins) for message, tree in bundle.messages]
+
+    def store_reply(self, bundle: Bundle) -> str | None:
+        """Store the one reply of a bundle, objects first. Returns the identifier of the message that it answers, or None
+        if Flower refused it (unknown or expired message, another node's, a second answer).
+        """
+        message, tree = bundle.messages[0]
+        if self._store(bundle, message, tree, self._state.store_message_res) is None:
+            return None
+        return message.metadata.reply_to_message_id
+
+    def _store(self, bundle: Bundle, proto: ProtoMessage, tree: ObjectTree, store: Any) -> str | None:
+        message = message_from_proto(proto)
+        run_id = message.metadata.run_id
+        session = self._state.start_session(run_id)
+        try:
+            for identifier in self._state.preregister_object_tree(tree, session):
+                # Flower checks the hash and the form; it logs what is wrong and says no.
+                if not self._state.store_object(run_id, session, identifier, bundle.objects[identifier]):
+                    raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by, or no form")
+        except ValueError as error:  # a BundleError too
+            self._state.object_store.delete(tree.object_id)
+            raise BundleError(str(error)) from error
+        stored: str | None = store(message)
+        if stored is None:
+            self._state.object_store.delete(tree.object_id)
+        return stored
+
+    def next_instruction(self, node_id: int) -> Bundle | None:
+        """The next message for a node with its objects, which Flower counts as delivered from now on; None without one."""
+        messages = self._state.get_message_ins(node_id, limit=1)
+        if not messages:
+            return None
+        tree = self._state.object_store.get_object_tree(messages[0].metadata.message_id)
+        return Bundle({}, ((message_to_proto(messages[0]), tree),), self._objects(tree))
+
+    def confirm(self, message_id: str) -> None:
+        """Free the objects of a message that has arrived."""
+        self._state.object_store.delete(message_id)
+
+    def take_replies(self, message_ids: Iterable[str], run_id: int) -> Bundle:
+        """Replies to those messages, complete ones and errors that Flower makes for nodes that are gone."""
+        parts: list[tuple[ProtoMessage, ObjectTree]] = []
+        objects: dict[str, bytes] = {}
+        for message in self._state.get_message_res(set(message_ids), run_id):
+            try:
+                tree = self._state.object_store.get_object_tree(message.metadata.message_id)
+            except NoObjectInStoreError:
+                made = Bundle.of([message])  # an error that the SuperLink made itself: the object store never had it
+                parts += made.messages
+                objects.update(made.objects)
+            else:
+                parts.append((message_to_proto(message), tree))
+                objects.update(self._objects(tree))
+        return Bundle({}, tuple(parts), objects)
+
+    def forget(self, bundle: Bundle) -> None:
+        """Free replies that the ServerApp holds, with the messages that they answer."""
+        for proto, tree in bundle.messages:
+            self._state.object_store.delete(tree.object_id)
+            self._state.object_store.delete(proto.metadata.reply_to_message_id)
+        self._state.delete_messages({proto.metadata.reply_to_message_id for proto, _ in bundle.messages})
+
+    def _objects(self, tree: ObjectTree) -> dict[str, bytes]:
+        store = self._state.object_store
+        return {identifier: store.get(identifier) or b"" for identifier in object_ids([tree])}
