@@ -1,0 +1,59 @@
+"""The ServerApp's process: started early so that its imports are done, waits for its token, runs the app, ends.
+
+Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true}``. The token
+never stands in an argument, where every user of the host could read it; `streaming` is `strategy.streaming`.
+"""
+
+import importlib
+import json
+import logging
+import sys
+from typing import Any
+
+import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
+from fltestbed.server.grid import BundleGrid, scalar_metrics
+
+
+def main(preload: str | None) -> int:
+    """Run one ServerApp; returns the exit status."""
+    if preload:
+        importlib.import_module(preload)
+    go = json.loads(sys.stdin.readline() or "null")
+    if go is None:
+        return 0  # the server went away before the run began
+    task = ServerAppTask(go["address"], go["token"])
+    run, app, context = task.start()
+    grid = BundleGrid(go["address"], go["token"], task, run, SYSTEM_CLOCK)
+
+    def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
+        grid.mark("step", name=name, round=round_, start_raw_ns=start_ns, end_raw_ns=end_ns)
+        if name == "server_evaluate" and result is not None:
+            grid.mark("metrics", round=round_, source="server", values=scalar_metrics(result), raw_ns=end_ns)
+        if name.startswith("aggregate"):
+            metrics = result[1] if isinstance(result, tuple) else result
+            if metrics is not None:
+                grid.mark(
+                    "metrics", round=round_, source="aggregate", message_type=name.removeprefix("aggregate_"),
+                    values=scalar_metrics(metrics), raw_ns=end_ns,
+                )  # fmt: skip
+        if name in ("aggregate_train", "server_evaluate"):  # the next request may be long in coming
+            grid.flush()
+
+    error: str | None = None
+    try:
+        with observed_strategies(listen, SYSTEM_CLOCK.raw_ns, grid if go.get("streaming", True) else None):
+            run_app(run, app, context, grid)
+        grid.mark("end", raw_ns=SYSTEM_CLOCK.raw_ns())
+        grid.close()
+    except Exception as exception:
+        error = f"{type(exception).__name__}: {exception}"
+        logging.getLogger("flwr").exception("the ServerApp failed")
+    print(json.dumps({"error": error}), file=sys.__stdout__, flush=True)  # the parent reads it
+    task.finish(error)
+    return 0 if error is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -1,0 +1,153 @@
+"""Messages between the ServerApp and the nodes: who waits for what, and who is woken when it comes.
+
+Everything here runs in the SuperLink's event loop. What blocks (hashing objects, taking Flower's locks) runs in a thread.
+"""
+
+import asyncio
+from collections.abc import Collection
+
+from fltestbed.flower.bundle import Bundle
+from fltestbed.flower.superlink import Superlink
+
+ERROR_POLL_S = 1.0
+"""How often Flower is asked for the errors that it makes by itself, for nodes that are gone and messages that expired."""
+
+
+class Exchange:
+    """The mailboxes of all nodes and of the ServerApp.
+
+    Parameters
+    ----------
+    superlink : Superlink
+        Flower's state, in which every message lives.
+    """
+
+    def __init__(self, superlink: Superlink) -> None:
+        self._superlink = superlink
+        self._instruction_stored: dict[int, asyncio.Event] = {}
+        self._node_of: dict[str, int] = {}
+        self._waiting: dict[int, set[str]] = {}
+        self._unconfirmed: dict[int, Bundle] = {}
+        self._reply_stored = asyncio.Event()
+        self._complete: dict[str, None] = {}  # a set in the order of arrival
+        self._under_way: set[str] = set()
+        self.finished = asyncio.Event()
+        """Set when the run is over: nodes that wait for work are told so."""
+
+    async def send(self, bundle: Bundle) -> list[str | None]:
+        """Store the ServerApp's messages and wake the nodes that they are for."""
+        stored = await asyncio.to_thread(self._superlink.store_instructions, bundle)
+        for (message, _), message_id in zip(bundle.messages, stored, strict=True):
+            if message_id is not None:
+                self._waiting.setdefault(message.metadata.dst_node_id, set()).add(message_id)
+                self._node_of[message_id] = message.metadata.dst_node_id
+            self._wake(message.metadata.dst_node_id)
+        return stored
+
+    async def wait_for(self, node_id: int, hold_s: float) -> bool:
+        """Wait until there is a message for a node that takes it by Flower's own requests; False when none came."""
+        event = self._instruction_stored.setdefault(node_id, asyncio.Event())
+        deadline = asyncio.get_running_loop().time() + hold_s
+        while not self._waiting.get(node_id) and not self.finished.is_set():
+            event.clear()
+            try:
+                await asyncio.wait_for(event.wait(), deadline - asyncio.get_running_loop().time())
+            except TimeoutError:
+                return False
+        return not self.finished.is_set()
+
+    def handed_out(self, node_id: int, message_id: str) -> None:
+        """A node has pulled a message."""
+        self._waiting.get(node_id, set()).discard(message_id)
+
+    async def next_for(self, node_id: int, hold_s: float) -> Bundle | None:
+        """The next message for a node, waiting for one as long as `hold_s`; None when none came or the run is over.
+
+        A message that was handed out before and never confirmed comes again: the response that carried it broke.
+        """
+        event = self._instruction_stored.setdefault(node_id, asyncio.Event())
+        deadline = asyncio.get_running_loop().time() + hold_s
+        while not self.finished.is_set():
+            event.clear()
+            if node_id in self._unconfirmed:
+                return self._unconfirmed[node_id]
+            bundle = await asyncio.to_thread(self._superlink.next_instruction, node_id)
+            if bundle is not None:
+                self._unconfirmed[node_id] = bundle
+                event.set()  # another request of this node may be the one whose connection still lives
+                self.handed_out(node_id, bundle.messages[0][0].metadata.message_id)
+                return bundle
+            try:
+                await asyncio.wait_for(event.wait(), deadline - asyncio.get_running_loop().time())
+            except TimeoutError:
+                return None
+        return None
+
+    def confirm(self, node_id: int) -> None:
+        """The node holds the message that it was given."""
+        bundle = self._unconfirmed.pop(node_id, None)
+        if bundle is not None:
+            for message, _ in bundle.messages:
+                self._superlink.confirm(message.metadata.message_id)
+
+    async def accept(self, bundle: Bundle) -> bool:
+        """Store the reply of a node; False if Flower refuses it."""
+        answered = await asyncio.to_thread(self._superlink.store_reply, bundle)
+        if answered is None:
+            return False
+        self.reply_complete(answered)
+        return True
+
+    def reply_begun(self, message_id: str) -> None:
+        """A stock SuperNode has announced its reply to `message_id` and still pushes the objects."""
+        self._under_way.add(message_id)
+
+    def reply_complete(self, message_id: str) -> None:
+        """Every object of the reply to `message_id` is there."""
+        self._under_way.discard(message_id)
+        self._complete[message_id] = None
+        self._reply_stored.set()
+
+    async def collect(self, message_ids: Collection[str], run_id: int, hold_s: float, at_most: int | None = None) -> Bundle:
+        """Replies to those messages that are complete, the earliest first, waiting as long as `hold_s` for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + hold_s
+        while True:
+            self._reply_stored.clear()
+            ready = [message_id for message_id in self._complete if message_id in message_ids][:at_most]
+            # Without a complete reply Flower is asked for its own errors, but for messages to nodes that are gone alone:
+            # a reply that is half there would count as delivered.
+            asked = ready or self._lost(message_ids, run_id)
+            bundle = await asyncio.to_thread(self._superlink.take_replies, asked, run_id)
+            if bundle.messages or loop.time() >= deadline:
+                for message_id in ready:
+                    del self._complete[message_id]
+                return bundle
+            try:
+                await asyncio.wait_for(self._reply_stored.wait(), min(ERROR_POLL_S, max(0.0, deadline - loop.time())))
+            except TimeoutError:
+                continue
+
+    def _lost(self, message_ids: Collection[str], run_id: int) -> list[str]:
+        """Those of the messages whose node is not online, and whose reply is not under way."""
+        online = self._superlink.online_nodes(run_id)
+        return [
+            message_id
+            for message_id in message_ids
+            if self._node_of.get(message_id) not in online and message_id not in self._under_way
+        ]
+
+    def forget(self, bundle: Bundle) -> None:
+        """The ServerApp holds these replies: free them."""
+        for message, _ in bundle.messages:
+            self._node_of.pop(message.metadata.reply_to_message_id, None)
+        self._superlink.forget(bundle)
+
+    def finish(self) -> None:
+        """End the run: every node that waits for work is told."""
+        self.finished.set()
+        for event in self._instruction_stored.values():
+            event.set()
+
+    def _wake(self, node_id: int) -> None:
+        self._instruction_stored.setdefault(node_id, asyncio.Event()).set()

@@ -1,0 +1,228 @@
+"""The Grid that a ServerApp gets: messages go out and replies come in whole, in one request for many, without polling.
+
+It runs in the ServerApp's process and talks to the SuperLink on loopback. Every request also carries *marks*: what the app
+did since the last one, with the process's own stamps, so that marking costs no request.
+"""
+
+import http.client
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fltestbed.clock import Clock
+from fltestbed.errors import TestbedError
+from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.folding import Fold
+from fltestbed.flower.serverapp import ServerAppTask
+from fltestbed.measure.schema import AGGREGATE_OVERLAP
+
+HOLD_S = 10.0
+
+
+class BundleGrid(Grid):
+    """Flower's Grid over bundles.
+
+    Parameters
+    ----------
+    address : str
+        host:port of the SuperLink on loopback.
+    token : str
+        The task's token.
+    task : ServerAppTask
+    run : Run
+    clock : Clock
+    """
+
+    def __init__(self, address: str, token: str, task: ServerAppTask, run: Run, clock: Clock) -> None:
+        host, _, port = address.rpartition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=HOLD_S + 60)
+        self._token = token
+        self._task = task
+        self._run = run
+        self._clock = clock
+        self._marks: list[dict[str, Any]] = []
+        self._round = 0
+        self._rounds: dict[str, tuple[int, str]] = {}
+        self._waiting: set[str] = set()
+        self._to_fold: tuple[list[Message], Fold] | None = None
+
+    def mark(self, kind: str, **facts: Any) -> None:
+        """Remember something that the server is to know; it goes with the next request."""
+        self._marks.append({"kind": kind, **facts})
+
+    def flush(self) -> None:
+        """Send marks that wait."""
+        if self._marks:
+            self._post("marks", json.dumps({"marks": self._take_marks()}).encode())
+
+    def fold_replies(self, messages: list[Message], weighted_by_key: str) -> None:
+        """Add up the replies to this very list of messages as they arrive, if it is what is sent next.
+
+        Their arrays are gone when `send_and_receive` returns them: `fltestbed.flower.folding` averages such replies.
+        """
+        self._to_fold = messages, Fold(weighted_by_key)
+
+    # Flower's interface
+
+    def set_run(self, run: Run) -> None:
+        """Flower's setter; the run is known from the start."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Deprecated in Flower, kept for apps that still use it."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are online."""
+        return [int(node_id) for node_id in json.loads(self._post("nodes", b"{}"))["node_ids"]]
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Nodes that are online, with what the SuperLink knows of them."""
+        return self._task.nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; returns their identifiers, None for one that Flower refused."""
+        start_ns = self._clock.raw_ns()
+        messages = list(messages)
+        if not messages:
+            return []
+        rounds = [self._round_of(message) for message in messages]
+        self._round = max(rounds)
+        if not self._rounds:
+            self._mark_model(messages[0])
+        prologue = {"rounds": rounds, "start_raw_ns": start_ns, "marks": self._take_marks()}
+        answer = json.loads(self._post("push", Bundle.of(messages, prologue).encode()))
+        for message_id, message, round_ in zip(answer["message_ids"], messages, rounds, strict=True):
+            if message_id is not None:
+                self._rounds[message_id] = (round_, message.metadata.message_type)
+                self._waiting.add(message_id)
+        return list(answer["message_ids"])
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that are there already. An app that asks in its own loop has gathered them when none is left."""
+        replies = self._pull(set(message_ids), hold_s=0.0)
+        if replies and not self._waiting:
+            self.mark("gathered", raw_ns=self._clock.raw_ns())
+        return replies
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and wait for their replies, or for `timeout` seconds."""
+        (to_fold, fold), self._to_fold = self._to_fold or (None, None), None
+        if to_fold is not messages:
+            fold = None
+        waiting = {message_id for message_id in self.push_messages(messages) if message_id is not None}
+        if not waiting:
+            return []
+        end_ns = None if timeout is None else self._clock.raw_ns() + int(timeout * 1e9)
+        replies: list[Message] = []
+        overlap_ns = 0
+        while waiting:
+            left_s = HOLD_S if end_ns is None else (end_ns - self._clock.raw_ns()) / 1e9
+            if left_s <= 0:
+                break
+            arrived = self._pull(waiting, min(HOLD_S, left_s), at_most=None if fold is None else 1)
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies.extend(arrived)
+            if fold is not None:
+                start_ns = self._clock.raw_ns()
+                for reply in arrived:
+                    fold.take(reply)
+                overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
+        self._waiting -= waiting
+        self.mark("gathered", raw_ns=self._clock.raw_ns())
+        if fold is not None:
+            self._mark_overlap(overlap_ns)
+        return replies
+
+    def close(self) -> None:
+        """Send what waits and disconnect."""
+        self.flush()
+        self._connection.close()
+
+    # How it is done
+
+    def _pull(self, message_ids: set[str], hold_s: float, at_most: int | None = None) -> list[Message]:
+        asked = {
+            "message_ids": sorted(message_ids), "run_id": str(self._run.run_id), "hold_s": hold_s, "at_most": at_most,
+            "marks": self._take_marks(),
+        }  # fmt: skip
+        replies = []
+        for reply in decode(self._post("pull", json.dumps(asked).encode()), verify=False).inflate_replies():
+            replies.append(reply)
+            error = reply.error.reason if reply.has_error() else None
+            held_ns = self._clock.raw_ns()
+            message_id = reply.metadata.reply_to_message_id
+            self._waiting.discard(message_id)
+            self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
+            if error is None:
+                self._mark_metrics(reply, message_id, held_ns)
+        return replies
+
+    def _mark_metrics(self, reply: Message, message_id: str, raw_ns: int) -> None:
+        round_, message_type = self._rounds.get(message_id, (self._round, reply.metadata.message_type))
+        for record in reply.content.metric_records.values():
+            values = scalar_metrics(record)
+            if values:
+                self.mark(
+                    "metrics", round=round_, source="client", message_type=message_type, values=values, raw_ns=raw_ns,
+                    node_id=reply.metadata.src_node_id,
+                )  # fmt: skip
+
+    def _mark_overlap(self, overlap_ns: int) -> None:
+        self.mark(
+            "metrics", round=self._round, source="server", message_type="train", raw_ns=self._clock.raw_ns(),
+            values={AGGREGATE_OVERLAP: overlap_ns / 1e9},
+        )  # fmt: skip
+
+    def _mark_model(self, message: Message) -> None:
+        arrays = [array for record in message.content.array_records.values() for array in record.values()]
+        if arrays:
+            numpy_arrays = [array.numpy() for array in arrays]
+            self.mark(
+                "model", tensors=len(arrays), parameters=sum(array.size for array in numpy_arrays),
+                bytes=sum(array.nbytes for array in numpy_arrays),
+            )  # fmt: skip
+
+    def _round_of(self, message: Message) -> int:
+        """The message's round: as Flower's strategies say it, as the group says it, or one more than the last."""
+        for record in message.content.config_records.values():
+            round_ = record.get("server-round")
+            if isinstance(round_, int):
+                return round_
+        if message.metadata.group_id.isdigit():
+            return int(message.metadata.group_id)
+        return self._round + 1
+
+    def _take_marks(self) -> list[dict[str, Any]]:
+        marks, self._marks = self._marks, []
+        return marks
+
+    def _post(self, path: str, body: bytes | list[bytes]) -> bytes:
+        chunks = [body] if isinstance(body, bytes) else body
+        headers = {"x-fltestbed-token": self._token, "content-length": str(sum(map(len, chunks)))}
+        try:
+            self._connection.request("POST", f"/v1/fltestbed/grid/{path}", body=iter(chunks), headers=headers)
+            response = self._connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise TestbedError(f"the SuperLink does not answer its ServerApp any more: {error}") from error
+        if response.status != http.client.OK:
+            raise TestbedError(f"the SuperLink refused a request of its ServerApp: {data.decode(errors='replace')}")
+        return data
+
+
+def scalar_metrics(record: Any) -> dict[str, float]:
+    """The numbers of a MetricRecord; its lists are left out."""
+    return {str(key)[:64]: float(value) for key, value in record.items() if isinstance(value, (int, float))}

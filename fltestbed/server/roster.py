@@ -1,0 +1,194 @@
+"""Who takes part in a run: the clients that have joined, and the stock SuperNodes that are there."""
+
+import asyncio
+import contextlib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fltestbed import __version__
+from fltestbed.config import NAME_PATTERN, Experiment
+from fltestbed.flower.apps import App
+from fltestbed.flower.superlink import Superlink
+from fltestbed.measure.manifest import Manifest
+from fltestbed.server.tasks import SERVER, Client
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+SUPERNODE = "supernode-"
+
+
+class JoinRefused(ValueError):
+    """A client that cannot take part; the text says why and what to do."""
+
+
+class _Join(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name
+    link: Name
+    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
+    partition: Annotated[int, Field(ge=0, lt=1 << 31)]
+    host: dict[str, Any]
+    wall_offset_s: Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Roster:
+    """The nodes of one run.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    superlink : Superlink
+    app : App
+        What is run.
+    manifest : Manifest
+        Gets what each host says of itself.
+    link : str
+        Link of stock SuperNodes, which cannot name theirs.
+    """
+
+    def __init__(self, experiment: Experiment, superlink: Superlink, app: App, manifest: Manifest, link: str) -> None:
+        self._experiment = experiment
+        self._superlink = superlink
+        self.app = app
+        self._clients: dict[int, Client] = {}
+        self._partitions: dict[int, int] = {}
+        self._present: set[int] = set()
+        self._ours: set[int] = set()
+        self._changed = asyncio.Event()
+        self._strangers = 0
+        self._link = link
+        self.manifest = manifest
+        self.failure: Exception | None = None
+
+    def __getitem__(self, node_id: int) -> Client:
+        return self._clients[node_id]
+
+    @property
+    def hold_s(self) -> float:
+        """Longest time that a request for work is held."""
+        return self._experiment.server.hold_s
+
+    def hello(self, node_id: int, facts: dict[str, Any]) -> dict[str, Any]:
+        """What a client has to know before it can join; refuses one that cannot work with this server."""
+        self._ours.add(node_id)
+        version = facts.get("version")
+        if version != __version__:
+            raise JoinRefused(f"the client runs fltestbed {version}, the server {__version__}; install the same on both")
+        return {
+            "run_id": str(self.app.run_id),
+            "fab_id": self.app.fab_id,
+            "fab_version": self.app.fab_version,
+            "fab_hash": self.app.fab_hash,
+            "clients": self._experiment.clients,
+            "transport": self._experiment.transport,
+            "hold_s": self._experiment.server.hold_s,
+            "deadline_s": self._experiment.server.round_deadline_s,
+            "congestion_control": self._experiment.congestion_control,
+            "probe_interval_s": self._experiment.probes.interval_s if self._experiment.probes.system else None,
+        }
+
+    def join(self, node_id: int, facts: dict[str, Any]) -> Client:
+        """A client is warm and waits for work.
+
+        Raises
+        ------
+        JoinRefused
+            Its partition is past the end or taken, or its name is.
+        """
+        try:
+            join = _Join.model_validate(facts)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise JoinRefused(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        if join.partition >= self._experiment.clients:
+            last = self._experiment.clients - 1
+            raise JoinRefused(
+                f"partition {join.partition} is past the end: {self._experiment.name} has {self._experiment.clients} "
+                f"clients, so --partition is 0 to {last}"
+            )
+        if join.name == SERVER or join.name.startswith(SUPERNODE):
+            raise JoinRefused(f"the name {join.name} is the testbed's own; give this client another --name")
+        for other, client in self._clients.items():
+            if other != node_id and other in self._present:
+                if client.name == join.name:
+                    raise JoinRefused(f"there is a client {join.name} already; give this one another --name")
+                if self._partitions[other] == join.partition:
+                    raise JoinRefused(f"partition {join.partition} is taken by {client.name}; give another --partition")
+        client = self._clients.setdefault(node_id, Client(join.name, join.link))
+        client.name, client.link, client.interface = join.name, join.link, join.interface
+        self._partitions[node_id] = join.partition
+        self._present.add(node_id)
+        self.manifest.set_host(
+            client.name,
+            join.host | {
+                "link": join.link, "interface": join.interface, "partition": join.partition,
+                "wall_offset_s": join.wall_offset_s,
+            },
+        )  # fmt: skip
+        self._changed.set()
+        return client
+
+    def check_joined(self, node_id: int) -> None:
+        """Raise `JoinRefused` for a node that asks for work before it has joined."""
+        if node_id not in self._clients:
+            raise JoinRefused("this client has not joined the run")
+
+    def leave(self, node_id: int) -> None:
+        """A client has told everything and goes."""
+        self._present.discard(node_id)
+        self._changed.set()
+
+    def client(self, node_id: int) -> Client:
+        """The node's client; a node that never joined is a stock SuperNode."""
+        if node_id not in self._clients:
+            self._clients[node_id] = Client(f"{SUPERNODE}{self._strangers}", self._link, is_ours=False)
+            self._strangers += 1
+            self.manifest.set_host(self._clients[node_id].name, {"kind": "stock flower-supernode", "node_id": str(node_id)})
+        return self._clients[node_id]
+
+    def fail(self, error: Exception) -> None:
+        """Something happened in a route that ends the run."""
+        self.failure = self.failure or error
+        self._changed.set()
+
+    def online_nodes(self) -> set[int]:
+        """Nodes that are online and take part: clients that have joined, and stock SuperNodes; not one that was refused."""
+        return self._superlink.online_nodes(self.app.run_id) - (self._ours - self._clients.keys())
+
+    def count(self) -> int:
+        """Nodes that are ready: clients that have joined, and stock SuperNodes that are online."""
+        return len(self._present | (self.online_nodes() - self._ours))
+
+    def names_present(self) -> list[str]:
+        """Names of the clients that have joined and not left."""
+        return sorted(self._clients[node_id].name for node_id in self._present)
+
+    async def wait_for(self, number: int, timeout_s: float) -> bool:
+        """Wait until so many nodes are ready; False when the time is over or the run has failed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self.count() < number:
+            if not await self._wait_for_change(deadline):
+                return False
+        return True
+
+    async def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait until all clients have left; False when some have not in that time."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._present:
+            if not await self._wait_for_change(deadline):
+                return False
+        return True
+
+    async def _wait_for_change(self, deadline: float) -> bool:
+        """Wait for a join or a leave, or half a second: SuperNodes come without a word to the roster."""
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0 or self.failure is not None:
+            return False
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), min(left, 0.5))
+        return True

@@ -1,0 +1,294 @@
+"""Stamps of both sides into the phases of a round.
+
+`RoundLog` is told what happens, by whom it was seen and when by that host's clock; it writes each phase as soon as both
+of its ends are known. Definitions of the phases stand in `fltestbed.measure.schema`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample, Estimate
+from fltestbed.measure.recorder import Recorder, Value
+from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
+
+
+class RoundLog:
+    """Writes phases.csv, metrics.csv, clock_samples.csv and clock.csv, and knows what is under way.
+
+    Parameters
+    ----------
+    recorder : Recorder
+    zero_raw_ns : int
+        The run's zero on the server's raw clock.
+    """
+
+    def __init__(self, recorder: Recorder, zero_raw_ns: int) -> None:
+        self._recorder = recorder
+        self._zero = zero_raw_ns
+        self._tasks: dict[str, Task] = {}
+        self._steps: dict[tuple[str, int], int] = {}
+        self.batch: Batch | None = None
+        self.rounds: dict[int, RoundState] = {}
+        self.stage = "starting"
+
+    # What the ServerApp process tells
+
+    def sent(
+        self, round_: int, message_type: str, messages: Iterable[tuple[str, int, Client]], start_ns: int, end_ns: int
+    ) -> None:
+        """Messages of a round are complete on the server: `configure` is over, `queue` begins.
+
+        Parameters
+        ----------
+        messages : iterable of (message_id, node_id, Client)
+        start_ns : int
+            Server's clock when the round, or this part of it, began.
+        end_ns : int
+            Server's clock when the messages could be pulled.
+        """
+        self._close_aggregation(start_ns, "until the app sent its next messages")
+        self.batch = Batch(round_, message_type, start_ns=self._steps.pop(("configure", round_), start_ns))
+        self.stage = "queue"
+        self.rounds.setdefault(round_, RoundState(self.batch.start_ns, end_ns))
+        for message_id, node_id, client in messages:
+            task = Task(round_, message_type, message_id, node_id, client, end_ns)
+            self._tasks[message_id] = self.batch.tasks[message_id] = task
+            self._row(task, "configure", self._server(self.batch.start_ns), self._server(end_ns))
+
+    def step(self, name: str, round_: int, start_ns: int, end_ns: int) -> None:
+        """A step of the strategy is over. Its name is that of Flower's method, or `server_evaluate`."""
+        if name.startswith("configure"):
+            self._steps["configure", round_] = start_ns
+        elif name == "server_evaluate":
+            self._touch(round_, end_ns)
+            self._server_row(round_, "", "server_evaluate", start_ns, end_ns)
+        else:
+            self._aggregated(name, round_, end_ns)
+
+    def held(self, message_id: str, raw_ns: int, error: str | None) -> None:
+        """The ServerApp holds the reply to a message; `error` is the reason of an error reply."""
+        task = self._tasks.get(message_id)
+        if task is None:
+            return
+        task.held_ns = raw_ns
+        task.failed = error is not None
+        if task.uplink_end_ns is not None:
+            self._row(task, "collect", self._server(task.uplink_end_ns), self._server(raw_ns))
+        elif error is not None:
+            self._row(task, task.state, None, None, status="failed", detail=error)
+        task.state = "wait"
+
+    def gathered(self, raw_ns: int) -> None:
+        """The ServerApp has all replies that it waited for, or the deadline has passed: `wait` is over."""
+        if self.batch is None:
+            return
+        held = [task.held_ns for task in self.batch.tasks.values() if task.held_ns is not None]
+        complete = len(held) == len(self.batch.tasks)
+        self.batch.gathered_ns = max(held) if complete and held else raw_ns
+        self.stage = "aggregate"
+        state = self.rounds[self.batch.round]
+        state.selected = len(self.batch.tasks)
+        state.replied = sum(task.held_ns is not None and not task.failed for task in self.batch.tasks.values())
+        self._touch(self.batch.round, self.batch.gathered_ns)
+        for task in self.batch.tasks.values():
+            if task.held_ns is not None:
+                self._row(task, "wait", self._server(task.held_ns), self._server(self.batch.gathered_ns))
+            else:
+                self._row(task, task.state, None, None, status="timeout", detail="no reply before the deadline")
+            self._tasks.pop(task.message_id, None)
+
+    def metrics(
+        self, round_: int, source: str, message_type: str, values: Mapping[str, float], raw_ns: int, client: str = ""
+    ) -> None:
+        """Figures that an app reported."""
+        for name, value in values.items():
+            row: dict[str, Value] = {
+                "round": round_, "client": client, "source": source, "message_type": message_type,
+                "metric": name, "value": float(value), "raw_ns": raw_ns, "time_s": (raw_ns - self._zero) / 1e9,
+            }  # fmt: skip
+            self._recorder.write("metrics.csv", row)
+        if source == SERVER and "accuracy" in values and round_ in self.rounds:
+            self.rounds[round_].accuracy = float(values["accuracy"])
+
+    def system(self, host: str, row: Mapping[str, Value], client: Client | None = None) -> None:
+        """A reading of a host's system probe; `client` is None for the server itself."""
+        raw_ns = int(row["raw_ns"] or 0)
+        offset = Estimate(0, 0) if client is None else client.mapping.at(raw_ns)
+        time_s = None if offset is None else (raw_ns + offset.offset_ns - self._zero) / 1e9
+        self._recorder.write("system.csv", {"host": host, **row, "time_s": time_s})
+
+    # What the routes see
+
+    def task_of(self, message_id: str) -> Task | None:
+        """The message's task, as long as its round is under way."""
+        return self._tasks.get(message_id)
+
+    def downlink_started(self, message_id: str, raw_ns: int, payload_bytes: int) -> Task | None:
+        """The first byte of the message leaves the server (again, if the response before broke)."""
+        task = self._tasks.get(message_id)
+        if task is not None:
+            task.attempt += 1
+            if task.attempt == 1:
+                self._row(task, "queue", self._server(task.ready_ns), self._server(raw_ns))
+            task.state, task.downlink_start_ns, task.downlink_payload_bytes = "downlink", raw_ns, payload_bytes
+            self.stage = "downlink"
+        return task
+
+    def downlink_sent(self, task: Task) -> None:
+        """The last byte was handed to the kernel; the client's own stamp says when it arrived."""
+        task.state = self.stage = self.compute_phase(task)
+
+    def clock_sample(self, client: Client, sample: ClockSample, exchange: str) -> None:
+        """Four stamps of an exchange with a client."""
+        if not sample.is_plausible:
+            return
+        self._recorder.write("clock_samples.csv", {
+            "client": client.name, "interface": client.interface, "exchange": exchange,
+            "client_send_raw_ns": sample.client_send_raw_ns,
+            "server_receive_raw_ns": sample.server_receive_raw_ns,
+            "server_send_raw_ns": sample.server_send_raw_ns,
+            "client_receive_raw_ns": sample.client_receive_raw_ns,
+            "offset_ns": sample.offset_ns, "half_width_ns": sample.half_width_ns,
+        })  # fmt: skip
+        if client.mapping.add(sample):
+            self._recorder.write("clock.csv", {
+                "client": client.name, "interface": client.interface, "client_raw_ns": sample.client_receive_raw_ns,
+                "offset_ns": sample.offset_ns, "drift_ppm": 0.0, "half_width_ns": sample.half_width_ns,
+                "drift_bound_ppm": DRIFT_BOUND_PPM,
+            })  # fmt: skip
+
+    def uplink_started(self, task: Task) -> None:
+        """A reply begins to arrive."""
+        task.state = self.stage = "uplink"
+
+    def uplink_ended(self, task: Task, end_ns: int) -> None:
+        """A reply has arrived whole; what its client knows of it follows."""
+        task.uplink_end_ns = end_ns
+        task.state = "collect"
+
+    def replied(self, task: Task, facts: ReplyFacts, end_ns: int, payload_bytes: int, wire: WireBytes) -> None:
+        """A reply has arrived whole, and with it everything that its client knows of the way there."""
+        self.uplink_ended(task, end_ns)
+        name = task.client.name
+        arrived = Stamp(name, facts.downlink_end_ns)
+        if task.downlink_start_ns is not None:
+            self._row(
+                task,
+                "downlink",
+                self._server(task.downlink_start_ns),
+                arrived,
+                payload_bytes=task.downlink_payload_bytes,
+                wire_bytes=wire.downlink,
+            )
+        self._row(task, "deserialize", arrived, Stamp(name, facts.called_ns))
+        status = "ok" if facts.error is None else "failed"
+        for phase, start, end, detail in facts.spans:
+            self._row(task, phase, Stamp(name, start), Stamp(name, end), status=status, detail=facts.error or detail)
+        sent = Stamp(name, facts.send_ns)
+        if facts.connect_ns:
+            connected = Stamp(name, facts.send_ns - facts.connect_ns)
+            self._row(task, "serialize", Stamp(name, facts.returned_ns), connected)
+            self._row(task, "connect", connected, sent)
+        else:
+            self._row(task, "serialize", Stamp(name, facts.returned_ns), sent)
+        self._row(task, "uplink", sent, self._server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
+
+    def replied_unseen(
+        self, task: Task, start_ns: int, end_ns: int, downlink_end_ns: int | None, payload_bytes: int
+    ) -> None:
+        """A reply of a stock SuperNode has arrived whole: only the server's side of it is known."""
+        self.uplink_ended(task, end_ns)
+        detail = "stock SuperNode: the server's side of the transfer"
+        if task.downlink_start_ns is not None and downlink_end_ns is not None:
+            self._row(
+                task,
+                "downlink",
+                self._server(task.downlink_start_ns),
+                self._server(downlink_end_ns),
+                payload_bytes=task.downlink_payload_bytes,
+                detail=detail,
+            )
+        for phase in ("deserialize", self.compute_phase(task), "serialize"):
+            self._row(task, phase, None, None, status="missing", detail="stock SuperNode: not visible from the server")
+        self._row(task, "uplink", self._server(start_ns), self._server(end_ns), payload_bytes=payload_bytes, detail=detail)
+
+    @staticmethod
+    def compute_phase(task: Task) -> str:
+        """The phase that a whole call of the ClientApp counts as, by the message's type."""
+        return "evaluate" if task.message_type.startswith("evaluate") else "train"
+
+    def end(self, raw_ns: int) -> None:
+        """The app is over: what it did since the last replies was its aggregation."""
+        self._close_aggregation(raw_ns, "until the app ended")
+        self.batch = None
+
+    def _aggregated(self, step: str, round_: int, end_ns: int) -> None:
+        """The strategy has combined replies. It also calls the step of the message type that it sent no messages of."""
+        batch = self.batch
+        if batch is None or batch.gathered_ns is None or batch.round != round_:
+            return
+        if step == f"aggregate_{batch.message_type.partition('.')[0]}":
+            self._steps["aggregate", round_] = end_ns
+            self._touch(round_, end_ns)
+            self._server_row(round_, batch.message_type, "aggregate", batch.gathered_ns, end_ns)
+            self.stage = "server_evaluate"
+
+    def _close_aggregation(self, end_ns: int, detail: str) -> None:
+        """Without a strategy's step, what the app does after the last reply counts as its aggregation."""
+        batch = self.batch
+        if batch is None or batch.gathered_ns is None or self._steps.pop(("aggregate", batch.round), None) is not None:
+            return
+        self._touch(batch.round, end_ns)
+        self._server_row(batch.round, batch.message_type, "aggregate", batch.gathered_ns, end_ns, detail)
+
+    def _touch(self, round_: int, end_ns: int) -> None:
+        if round_ in self.rounds:
+            self.rounds[round_].end_ns = end_ns
+
+    @staticmethod
+    def _server(raw_ns: int) -> Stamp:
+        return Stamp(SERVER, raw_ns)
+
+    def _server_row(self, round_: int, message_type: str, phase: str, start_ns: int, end_ns: int, detail: str = "") -> None:
+        self._recorder.write("phases.csv", {
+            "round": round_, "message_type": message_type, "attempt": 1, "phase": phase,
+            "start_host": SERVER, "start_raw_ns": start_ns, "end_host": SERVER, "end_raw_ns": end_ns,
+            "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": (end_ns - start_ns) / 1e9,
+            "duration_uncertainty_s": 0.0, "placement_uncertainty_s": 0.0, "uncertain": False, "status": "ok",
+            "detail": detail,
+        })  # fmt: skip
+
+    def _row(
+        self, task: Task, phase: str, start: Stamp | None, end: Stamp | None, *, payload_bytes: int | None = None,
+        wire_bytes: int | None = None, status: str = "ok", detail: str = "",
+    ) -> None:  # fmt: skip
+        row: dict[str, Any] = {
+            "round": task.round, "client": task.client.name, "link": task.client.link, "message_type": task.message_type,
+            "message_id": task.message_id, "attempt": max(1, task.attempt), "phase": phase,
+            "payload_bytes": payload_bytes, "wire_bytes": wire_bytes, "status": status, "detail": detail,
+        }  # fmt: skip
+        if start is not None and end is not None:
+            row |= self._place(task.client, start, end)
+        self._recorder.write("phases.csv", row)
+
+    def _place(self, client: Client, start: Stamp, end: Stamp) -> dict[str, Any]:
+        placed = {
+            "start_host": start.host, "start_raw_ns": start.raw_ns, "end_host": end.host, "end_raw_ns": end.raw_ns,
+        }  # fmt: skip
+        first, last = self._on_server(client, start), self._on_server(client, end)
+        if first is None or last is None:
+            return placed  # no clock sample yet: the raw stamps are kept, the analysis can place them later
+        start_ns, end_ns = start.raw_ns + first.offset_ns, end.raw_ns + last.offset_ns
+        same_host = start.host == end.host
+        duration_ns = end.raw_ns - start.raw_ns if same_host else end_ns - start_ns
+        uncertainty_ns = 0 if same_host else max(first.half_width_ns, last.half_width_ns)
+        return placed | {
+            "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": duration_ns / 1e9,
+            "duration_uncertainty_s": uncertainty_ns / 1e9,
+            "placement_uncertainty_s": max(first.half_width_ns, last.half_width_ns) / 1e9,
+            "uncertain": abs(duration_ns) < uncertainty_ns,
+        }  # fmt: skip
+
+    @staticmethod
+    def _on_server(client: Client, stamp: Stamp) -> Estimate | None:
+        return Estimate(0, 0) if stamp.host == SERVER else client.mapping.at(stamp.raw_ns)

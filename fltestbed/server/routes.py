@@ -1,0 +1,328 @@
+"""The toolkit's own routes on the SuperLink: what clients use, and what the ServerApp process uses on loopback.
+
+Clients sign their requests as Flower's nodes do. All stamps are of the server's CLOCK_MONOTONIC_RAW:
+
+``server_receive``
+    The request's header has been parsed: its first bytes have arrived.
+``server_start`` of a downlink
+    Just before the first byte of the response is handed to the event loop.
+``server_end`` of an uplink
+    The last byte of the request's body has been read.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, SEND_HEADER
+from fltestbed.clock import Clock
+from fltestbed.errors import TestbedError
+from fltestbed.flower.bundle import Bundle, BundleError, decode
+from fltestbed.flower.superlink import Superlink
+from fltestbed.server.exchange import Exchange
+from fltestbed.server.facts import FactsError, LateFacts, read_facts, read_late_facts, read_marks
+from fltestbed.server.observer import Observer
+from fltestbed.server.protocol import SCOPE_KEY, Connection
+from fltestbed.server.roster import JoinRefused, Roster
+from fltestbed.server.rounds import RoundLog
+from fltestbed.server.tasks import Client
+from fltestbed.server.transfers import TransferLog
+
+PREFIX = "/v1/fltestbed"
+MAX_BUNDLE_BYTES = 4 << 30
+MAX_CONTROL_BYTES = 1 << 20
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """The routes below `/v1/fltestbed`, as one ASGI application."""
+
+    def __init__(
+        self,
+        superlink: Superlink,
+        exchange: Exchange,
+        roster: Roster,
+        log: RoundLog,
+        transfers: TransferLog,
+        observer: Observer,
+        clock: Clock,
+    ) -> None:
+        self._superlink = superlink
+        self._exchange = exchange
+        self._roster = roster
+        self._log = log
+        self._transfers = transfers
+        self._observer = observer
+        self._clock = clock
+        routes = {
+            "client/hello": self._client(self._hello, must_have_joined=False),
+            "client/app": self._client(self._app, must_have_joined=False),
+            "client/clock": self._client(self._clock_exchange, must_have_joined=False),
+            "client/join": self._client(self._join, must_have_joined=False),
+            "client/pull": self._client(self._pull),
+            "client/wait": self._client(self._wait),
+            "client/push": self._client(self._push),
+            "client/leave": self._client(self._leave),
+            "grid/push": self._grid(self._grid_push),
+            "grid/pull": self._grid(self._grid_pull),
+            "grid/marks": self._grid(self._grid_marks),
+            "grid/nodes": self._grid(self._grid_nodes),
+        }
+        self._router = Router([Route(f"{PREFIX}/{path}", handler, methods=["POST"]) for path, handler in routes.items()])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope["fltestbed.receive_ns"] = self._clock.raw_ns()
+        await self._router(scope, receive, send)
+
+    # Clients
+
+    def _client(self, handler: Callable[[Request, int], Awaitable[Response]], must_have_joined: bool = True) -> Handler:
+        async def authenticated(request: Request) -> Response:
+            node_id = self._superlink.node_of_request(request.scope)
+            if node_id is None:
+                return _refusal(401, "this key is not registered here")
+            problem = self._superlink.authenticate(request.scope, node_id)
+            if problem is not None:
+                return _refusal(401, problem)
+            try:
+                if must_have_joined:
+                    self._roster.check_joined(node_id)
+                return await handler(request, node_id)
+            except (BundleError, FactsError, JoinRefused) as error:
+                return _refusal(400, str(error))
+            except ClientDisconnect:
+                return _refusal(400, "the request ended early")
+            except TestbedError as error:
+                self._roster.fail(error)
+                return _refusal(500, str(error))
+
+        return authenticated
+
+    async def _hello(self, request: Request, node_id: int) -> Response:
+        hello = await _json(request)
+        return JSONResponse({"node_id": str(node_id), **self._roster.hello(node_id, hello)})
+
+    async def _app(self, request: Request, _node_id: int) -> Response:
+        await _json(request)
+        return Response(self._roster.app.fab, media_type="application/octet-stream")
+
+    async def _clock_exchange(self, request: Request, _node_id: int) -> Response:
+        await _json(request)
+        return JSONResponse(self._server_stamps(request))
+
+    async def _join(self, request: Request, node_id: int) -> Response:
+        facts = await _json(request)
+        client = self._roster.join(node_id, facts)
+        self._take_late(client, read_late_facts(facts))
+        return JSONResponse({"name": client.name})
+
+    async def _pull(self, request: Request, node_id: int) -> Response:
+        facts = await _json(request)
+        client = self._roster[node_id]
+        self._take_late(client, read_late_facts(facts))
+        if facts.get("holds"):
+            self._exchange.confirm(node_id)
+        bundle = await self._exchange.next_for(node_id, self._roster.hold_s)
+        if bundle is None:
+            if self._exchange.finished.is_set():
+                return JSONResponse({"finished": True})
+            return Response(status_code=204)
+        return _Downlink(self, request, node_id, bundle)
+
+    async def _wait(self, request: Request, node_id: int) -> Response:
+        self._take_late(self._roster[node_id], read_late_facts(await _json(request)))
+        if await self._exchange.wait_for(node_id, self._roster.hold_s):
+            return JSONResponse({"ready": True, **self._server_stamps(request)})
+        return JSONResponse({"finished": True}) if self._exchange.finished.is_set() else Response(status_code=204)
+
+    async def _push(self, request: Request, node_id: int) -> Response:
+        receive_ns = request.scope["fltestbed.receive_ns"]
+        client = self._roster[node_id]
+        reply_to = request.headers.get(REPLY_TO_HEADER, "")
+        task = self._log.task_of(reply_to)
+        if task is not None and task.node_id != node_id:
+            raise BundleError("the reply is to another node's message")
+        if task is not None:
+            self._log.uplink_started(task)
+        data = await _body(request, MAX_BUNDLE_BYTES)
+        end_ns = self._clock.raw_ns()
+        bundle = await asyncio.to_thread(decode, data, verify=False)  # Flower's store checks what it takes in
+        del data
+        if len(bundle.messages) != 1:
+            raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
+        message = bundle.messages[0][0]
+        metadata = message.metadata
+        if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
+            raise BundleError("the reply is not this client's answer to the message that it names")
+        facts = read_facts(
+            bundle.prologue | _stamp_headers(request), message.error.reason[:300] if message.HasField("error") else None
+        )
+        late = read_late_facts(bundle.prologue)
+        self._exchange.confirm(node_id)
+        accepted = await self._exchange.accept(bundle)
+        if accepted and task is not None and task.uplink_end_ns is None:
+            wire = self._transfers.uplink_arrived(task, receive_ns, end_ns, bundle.payload_bytes, _connection(request))
+            self._log.replied(task, facts, end_ns, bundle.payload_bytes, wire)
+        self._take_late(client, late)
+        if not accepted:
+            return _refusal(
+                409, "the reply was refused: its message is unknown, expired, another node's or answered already"
+            )
+        return JSONResponse(self._server_stamps(request))
+
+    async def _leave(self, request: Request, node_id: int) -> Response:
+        facts = await _json(request)
+        self._take_late(self._roster[node_id], read_late_facts(facts))
+        self._roster.leave(node_id)
+        return JSONResponse({})
+
+    def _take_late(self, client: Client, late: LateFacts) -> None:
+        for sample, exchange in late.clock_samples:
+            self._log.clock_sample(client, sample, exchange)
+        for message_id, reply in late.replies.items():
+            self._observer.told(client, message_id, reply)
+        for transfer in late.transfers:
+            self._transfers.client_told(client, transfer)
+        for row in late.system:
+            self._log.system(client.name, row.model_dump(), client)
+
+    def _server_stamps(self, request: Request) -> dict[str, int]:
+        return {
+            "server_receive_raw_ns": request.scope["fltestbed.receive_ns"],
+            "server_send_raw_ns": self._clock.raw_ns(),
+        }
+
+    # The ServerApp process
+
+    def _grid(self, handler: Handler) -> Handler:
+        async def authenticated(request: Request) -> Response:
+            token = request.headers.get("x-fltestbed-token", "")
+            if not token or not self._superlink.task_is_valid(token):
+                return _refusal(401, "no task has this token")
+            try:
+                return await handler(request)
+            except (BundleError, FactsError) as error:
+                return _refusal(400, str(error))
+            except TestbedError as error:
+                self._roster.fail(error)
+                return _refusal(500, str(error))
+
+        return authenticated
+
+    async def _grid_push(self, request: Request) -> Response:
+        bundle = await asyncio.to_thread(decode, await _body(request, MAX_BUNDLE_BYTES), verify=False)
+        self._take_marks(bundle.prologue)
+        stored = await self._exchange.send(bundle)
+        ready_ns = self._clock.raw_ns()
+        batches: dict[tuple[int, str], list[tuple[str, int, Client]]] = {}
+        for (message, _), message_id, round_ in zip(bundle.messages, stored, bundle.prologue["rounds"], strict=True):
+            if message_id is not None:
+                node_id = message.metadata.dst_node_id
+                batch = batches.setdefault((int(round_), message.metadata.message_type), [])
+                batch.append((message_id, node_id, self._roster.client(node_id)))
+        for (round_, message_type), messages in batches.items():
+            self._log.sent(round_, message_type, messages, int(bundle.prologue["start_raw_ns"]), ready_ns)
+        return JSONResponse({"message_ids": stored})
+
+    async def _grid_pull(self, request: Request) -> Response:
+        asked = await _json(request)
+        self._take_marks(asked)
+        bundle = await self._exchange.collect(
+            set(asked["message_ids"]), int(asked["run_id"]), float(asked["hold_s"]), asked.get("at_most")
+        )
+        self._exchange.forget(bundle)
+        return Response(b"".join(bundle.encode()), media_type="application/octet-stream")
+
+    async def _grid_marks(self, request: Request) -> Response:
+        self._take_marks(await _json(request))
+        return JSONResponse({})
+
+    async def _grid_nodes(self, request: Request) -> Response:
+        await _json(request)
+        return JSONResponse({"node_ids": [str(node_id) for node_id in self._roster.online_nodes()]})
+
+    def _take_marks(self, prologue: dict[str, Any]) -> None:
+        for mark in read_marks(prologue):
+            mark.tell(self._log, self._roster)
+
+
+class _Downlink(Response):
+    """The response that carries a message, stamped around its first and last byte."""
+
+    def __init__(self, routes: Routes, request: Request, node_id: int, bundle: Bundle) -> None:
+        self._routes = routes
+        self._request = request
+        self._bundle = bundle
+        self._node_id = node_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
+        routes, bundle = self._routes, self._bundle
+        message_id = bundle.messages[0][0].metadata.message_id
+        payload_bytes = bundle.payload_bytes
+        start_ns = routes._clock.raw_ns()
+        stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
+        chunks = Bundle(stamps, bundle.messages, bundle.objects).encode()
+        task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
+        connection = _connection(self._request)
+        connection.set_mark()
+        length = str(sum(len(chunk) for chunk in chunks)).encode()
+        headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        end_ns = routes._clock.raw_ns()
+        if task is not None:
+            routes._transfers.downlink_sent(task, start_ns, end_ns, payload_bytes, connection)
+            routes._log.downlink_sent(task)
+
+
+def _connection(request: Request) -> Connection:
+    connection: Connection = request.scope[SCOPE_KEY]
+    return connection
+
+
+def _stamp_headers(request: Request) -> dict[str, int]:
+    """The client's stamps that a request carries in its header, because its body was made before them."""
+    try:
+        return {"send_raw_ns": int(request.headers[SEND_HEADER]), "connect_ns": int(request.headers[CONNECT_HEADER])}
+    except (KeyError, ValueError) as error:
+        raise FactsError(f"the request's header lacks its stamps: {error}") from error
+
+
+def _refusal(status: int, reason: str) -> Response:
+    return JSONResponse({"error": reason}, status_code=status)
+
+
+async def _body(request: Request, limit: int) -> bytearray:
+    """The request's body, in a buffer of the announced size."""
+    try:
+        announced = int(request.headers["content-length"])
+    except (KeyError, ValueError) as error:
+        raise BundleError("the request does not say its content-length") from error
+    if announced > limit:
+        raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+    if len(data) != announced:
+        raise BundleError(f"{announced} bytes were announced, {len(data)} came")
+    return data
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        facts = json.loads(await _body(request, MAX_CONTROL_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise FactsError(f"not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise FactsError("not a JSON object")
+    return facts

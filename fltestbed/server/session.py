@@ -1,0 +1,295 @@
+"""One run on the server: from a free port to a complete run folder."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.config import Experiment
+from fltestbed.errors import HostError, TestbedError
+from fltestbed.flower import keep_quiet
+from fltestbed.flower.apps import INSTALLED_SERVER_APP, inspect, pack_app, pack_installed_app
+from fltestbed.flower.superlink import Superlink
+from fltestbed.learning.names import check_model_name
+from fltestbed.learning.strategies import build_strategy
+from fltestbed.measure.host import describe_host, package_versions
+from fltestbed.measure.manifest import Manifest, create_run_folder
+from fltestbed.measure.recorder import Recorder
+from fltestbed.measure.system import ALL_INTERFACES, SystemProbe
+from fltestbed.server.exchange import Exchange
+from fltestbed.server.gate import Gate
+from fltestbed.server.observer import Observer
+from fltestbed.server.progress import Progress, View
+from fltestbed.server.protocol import protocol
+from fltestbed.server.roster import Roster
+from fltestbed.server.rounds import RoundLog
+from fltestbed.server.routes import Routes
+from fltestbed.server.tasks import SERVER
+from fltestbed.server.transfers import TransferLog
+
+KEEP_ALIVE_S = 3600
+"""An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
+
+LEAVE_TIMEOUT_S = 10.0
+CPU_BOUND_EXIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run of the server is asked to do.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    folder : Path
+        The run folder, which is made.
+    app : Path or None
+        Folder of a Flower app; None runs the toolkit's own.
+    link : dict or None
+        Description of the emulated link for the manifest; None on real links.
+    given : str
+        Text of the experiment's file, for the manifest.
+    """
+
+    experiment: Experiment
+    folder: Path
+    app: Path | None = None
+    link: dict[str, Any] | None = None
+    given: str = ""
+    clock: Clock = SYSTEM_CLOCK
+
+    def run(self) -> None:
+        """Serve the run to its end.
+
+        Raises
+        ------
+        TestbedError
+            The run failed; its manifest says why.
+        KeyboardInterrupt
+            It was interrupted; its manifest says so.
+        """
+        keep_quiet()
+        self._check_names()
+        fab = self._pack()
+        listener = listen(self.experiment.server.host, self.experiment.server.port)
+        with contextlib.closing(listener):
+            create_run_folder(self.folder)
+            manifest = Manifest(self.folder, self.folder.name, self.clock)
+            manifest.update(
+                experiment=self.experiment.resolved,
+                experiment_as_given=self.given,
+                seed=self.experiment.seed,
+                transport=self.experiment.transport,
+                link=self.link or {},
+                paced=self.experiment.pacing is not None,
+                app=str(self.app.name if self.app else INSTALLED_SERVER_APP),
+                versions=package_versions(),
+            )
+            manifest.set_host(SERVER, describe_host(self.clock))
+            try:
+                with Recorder(self.folder, self.folder.name) as recorder:
+                    asyncio.run(self._serve(fab, listener, manifest, recorder))
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                manifest.update(status="interrupted", reason="interrupted on the server")
+                raise KeyboardInterrupt from None
+            except TestbedError as error:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    manifest.update(status="failed", reason=str(error))
+                raise
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    manifest.update(status="failed", reason=f"{type(error).__name__}: {error}")
+                raise
+            manifest.update(status="complete")
+
+    def _check_names(self) -> None:
+        """Find a slip in the names of model and strategy before anything is made; an app of the user's has its own."""
+        if self.app is None:
+            check_model_name(self.experiment.model.name)
+            build_strategy(self.experiment)
+
+    def _pack(self) -> bytes:
+        if self.app is not None:
+            return pack_app(self.app)
+        return pack_installed_app(json.dumps(self.experiment.resolved, separators=(",", ":")))
+
+    async def _serve(self, fab: bytes, listener: socket.socket, manifest: Manifest, recorder: Recorder) -> None:
+        experiment = self.experiment
+        superlink = Superlink(*listener.getsockname()[:2])
+        app = superlink.create_run(fab)
+        exchange = Exchange(superlink)
+        log = RoundLog(recorder, manifest.zero_raw_ns)
+        roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
+        transfers = TransferLog(recorder)
+        observer = Observer(superlink, exchange, log, transfers, self.clock)
+        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock)
+        superlink.app.add_middleware(Gate, routes=routes, observer=observer)
+        _cancel_on_signals()
+        names = inspect(fab)
+        app_pid: list[int] = []
+        probe = SystemProbe(
+            ALL_INTERFACES, experiment.probes.interval_s, lambda: (os.getpid(), *app_pid),
+            lambda row: log.system(SERVER, row), self.clock,
+        )  # fmt: skip
+        async with (
+            contextlib.AsyncExitStack() as stack,
+            _http_server(superlink, experiment, listener),
+            _app_process(names.is_installed_app, self.folder / "logs") as process,
+            Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
+        ):
+            app_pid.append(process.pid)
+            if experiment.probes.system:
+                stack.callback(probe.stop)
+                probe.start()
+            address = f"{listener.getsockname()[0]}:{listener.getsockname()[1]}"
+            progress.say(f"listening on {address}, waiting for {experiment.clients} clients")
+            try:
+                if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
+                    raise roster.failure or TestbedError(
+                        f"{self.folder.name}: {roster.count()} of {experiment.clients} clients joined within "
+                        f"{experiment.server.join_timeout_s:g} s ({', '.join(roster.names_present()) or 'none'}); start the "
+                        "others, or raise server.join-timeout-s"
+                    )
+                progress.say(f"{roster.count()} clients are ready")
+                ticket = superlink.claim(app.run_id)
+                port = listener.getsockname()[1]
+                go: dict[str, str | bool] = {"address": f"127.0.0.1:{port}", "token": ticket.token}
+                error = await _run_app(process, roster, go | {"streaming": experiment.strategy.streaming})
+                exchange.finish()
+                if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
+                    progress.say(f"did not say goodbye: {', '.join(roster.names_present())}")
+                if error is not None:
+                    raise TestbedError(f"{self.folder.name}: {error}")
+            finally:
+                exchange.finish()  # however it ends, clients that wait for work are told
+                transfers.close()
+
+
+def _cancel_on_signals() -> None:
+    """Let SIGINT and SIGTERM cancel this task, once: a terminal and a parent process may both send one."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    cancelled: list[bool] = []
+
+    def cancel() -> None:
+        if task is not None and not cancelled:
+            cancelled.append(True)
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, cancel)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises
+    ------
+    HostError
+        The port is in use, or the address is not this host's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
+    # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise HostError(f"{host}:{port}: cannot listen there: {error.strerror}; choose another server.port") from error
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def _http_server(superlink: Superlink, experiment: Experiment, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        superlink.app,
+        http=protocol(experiment.congestion_control),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        if serving.done():
+            await serving
+            raise TestbedError("the SuperLink did not start")
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the session has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Leave the signals alone."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _app_process(is_installed_app: bool, logs: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The ServerApp's process, its imports under way; gone at the end of the block."""
+    home = Path(tempfile.mkdtemp(prefix="fltestbed-server-"))
+    preload = [INSTALLED_SERVER_APP.partition(":")[0]] if is_installed_app else []
+    logs.mkdir(exist_ok=True)
+    with (logs / "serverapp.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fltestbed.server.app_process", *preload,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), CPU_BOUND_EXIT_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def _run_app(process: asyncio.subprocess.Process, roster: Roster, go: dict[str, str | bool]) -> str | None:
+    """Hand the token over and wait for the app's end; returns what went wrong, or None."""
+    if process.stdin is None or process.stdout is None:
+        raise TestbedError("the ServerApp's process has no pipes")
+    process.stdin.write(json.dumps(go).encode() + b"\n")
+    await process.stdin.drain()
+    process.stdin.close()
+    last = b""
+    async for line in process.stdout:
+        last = line
+    status = await process.wait()
+    try:
+        outcome = json.loads(last)
+        error: str | None = outcome["error"]
+    except (ValueError, KeyError, TypeError):
+        return f"the ServerApp's process ended with status {status} and said nothing"
+    if error is not None:
+        return f"the ServerApp failed: {error}"
+    return str(roster.failure) if roster.failure is not None else None

@@ -1,0 +1,83 @@
+"""transfers.csv: what both ends know of an exchange, joined.
+
+The server's part is known when the exchange ends; the client's comes with its reply (downlink) or with the request after it
+(uplink). A row is written when both are there, or when the round is over and the client's part never came.
+"""
+
+from dataclasses import dataclass
+
+from fltestbed.measure.recorder import Recorder, Value
+from fltestbed.measure.tcp import TcpSnapshot, sender_columns
+from fltestbed.server.facts import TransferFacts
+from fltestbed.server.protocol import Connection
+from fltestbed.server.tasks import SERVER, Client, Task, WireBytes
+
+
+@dataclass
+class _Open:
+    """The server's part of an exchange; of a downlink also its connection, whose TCP_INFO is read when it is over."""
+
+    row: dict[str, Value]
+    connection: Connection | None = None
+    before: TcpSnapshot | None = None
+
+
+class TransferLog:
+    """Joins and writes the rows of transfers.csv."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._open: dict[tuple[str, str], _Open] = {}
+
+    def downlink_sent(self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection) -> None:
+        """A message was handed to the kernel."""
+        row = self._row(task, "downlink", start_ns, end_ns, payload_bytes)
+        self._open[task.message_id, "downlink"] = _Open(row, connection, connection.mark)
+
+    def uplink_arrived(
+        self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection
+    ) -> WireBytes:
+        """A reply was read to its last byte: the TCP_INFO of its connection now tells of both directions."""
+        downlink = self._open.get((task.message_id, "downlink"))
+        sent = None
+        if downlink is not None and downlink.connection is not None:
+            after = downlink.connection.snapshot()
+            if downlink.before is not None and after is not None:
+                sent = after.data_out_bytes - downlink.before.data_out_bytes
+                downlink.row |= sender_columns(downlink.before, after) | {
+                    "sender_host": SERVER, "congestion_control": downlink.connection.congestion_control,
+                }  # fmt: skip
+        self._open[task.message_id, "uplink"] = _Open(self._row(task, "uplink", start_ns, end_ns, payload_bytes))
+        after, before = connection.snapshot(), connection.mark
+        received = after.data_in_bytes - before.data_in_bytes if after is not None and before is not None else None
+        return WireBytes(sent, received)
+
+    def objects_arrived(self, task: Task, direction: str, start_ns: int, end_ns: int, payload_bytes: int) -> None:
+        """A message or a reply has crossed as Flower's objects; there is no one connection to ask."""
+        row = self._row(task, direction, start_ns, end_ns, payload_bytes) | {"transport": "objects"}
+        self._open[task.message_id, direction] = _Open(row)
+
+    def client_told(self, client: Client, facts: TransferFacts) -> None:
+        """The client's part of an exchange has come."""
+        open_ = self._open.get((facts.message_id, facts.direction))
+        if open_ is None or open_.row["client"] != client.name:
+            return
+        row = self._open.pop((facts.message_id, facts.direction)).row
+        row |= facts.model_dump(exclude={"message_id", "direction", "tcp"})
+        if facts.tcp is not None and facts.direction == "uplink":
+            row |= facts.tcp.model_dump() | {"sender_host": client.name}
+        self._recorder.write("transfers.csv", row)
+
+    def close(self) -> None:
+        """Write what is known of exchanges whose client never told its part."""
+        for open_ in self._open.values():
+            self._recorder.write("transfers.csv", open_.row | {"detail": "the client's stamps never came"})
+        self._open.clear()
+
+    @staticmethod
+    def _row(task: Task, direction: str, start_ns: int, end_ns: int, payload_bytes: int) -> dict[str, Value]:
+        return {
+            "round": task.round, "client": task.client.name, "link": task.client.link, "direction": direction,
+            "message_id": task.message_id, "attempt": max(1, task.attempt), "transport": "bundle",
+            "server_start_raw_ns": start_ns, "server_end_raw_ns": end_ns, "payload_bytes": payload_bytes, "status": "ok",
+        }  # fmt: skip

@@ -1,0 +1,183 @@
+"""What a stranger says is checked before it is believed."""
+
+import math
+from typing import Any
+
+import pytest
+
+from fltestbed.server.facts import FactsError, StepMark, read_facts, read_late_facts, read_marks
+
+REPLY: dict[str, Any] = {
+    "downlink_end_raw_ns": 100,
+    "called_raw_ns": 200,
+    "returned_raw_ns": 500,
+    "send_raw_ns": 600,
+    "connect_ns": 50,
+    "spans": [{"phase": "train", "start_raw_ns": 210, "end_raw_ns": 400, "detail": ""}],
+}
+TRANSFER: dict[str, Any] = {
+    "message_id": "m", "direction": "uplink", "client_start_raw_ns": 1, "client_end_raw_ns": 2,
+    "client_response_raw_ns": 3, "wire_up_bytes": 10, "wire_down_bytes": 20, "new_connection": False, "connect_s": None,
+    "tcp": {
+        "rtt_s": 0.1, "rtt_variance_s": 0.01, "min_rtt_s": 0.1, "retransmissions": 0, "congestion_window_segments": 10,
+        "delivery_rate_bps": 1000, "idle_s": 0.0, "congestion_control": "cubic",
+    },
+}  # fmt: skip
+IMPOSSIBLE = [-1, 1.5, 100.0, "100", True, None, 2**62, 2**63, 10**30, math.nan, [], {}]
+
+
+def span(**change: Any) -> dict[str, Any]:
+    return REPLY | {"spans": [REPLY["spans"][0] | change]}
+
+
+def test_good_facts_are_taken_as_they_are() -> None:
+    """Every stamp in its place; what the server does not know is ignored."""
+    facts = read_facts(REPLY | {"colour": "blue"})
+    assert (facts.downlink_end_ns, facts.called_ns, facts.returned_ns) == (100, 200, 500)
+    assert (facts.send_ns, facts.connect_ns) == (600, 50)
+    assert facts.spans == (("train", 210, 400, ""),)
+
+
+def test_stamps_may_be_equal() -> None:
+    """A coarse clock gives the same value twice."""
+    stamps = dict.fromkeys(("downlink_end_raw_ns", "called_raw_ns", "returned_raw_ns", "send_raw_ns"), 7)
+    assert read_facts(stamps).spans == ()
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE, ids=repr)
+@pytest.mark.parametrize("place", ["downlink_end_raw_ns", "called_raw_ns", "returned_raw_ns", "send_raw_ns", "connect_ns"])
+def test_a_stamp_that_cannot_be_is_refused_by_name(place: str, value: Any) -> None:
+    """Negative, fractional, text, truth, beyond 2**62: the message begins with the place."""
+    with pytest.raises(FactsError, match=f"^{place}: "):
+        read_facts(REPLY | {place: value})
+
+
+@pytest.mark.parametrize("place", ["downlink_end_raw_ns", "called_raw_ns", "returned_raw_ns", "send_raw_ns"])
+def test_a_stamp_that_is_missing_is_named(place: str) -> None:
+    """All but the time to connect are required."""
+    with pytest.raises(FactsError, match=f"^{place}: field required"):
+        read_facts({key: value for key, value in REPLY.items() if key != place})
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE, ids=repr)
+def test_a_spans_stamp_that_cannot_be_is_refused_by_name(value: Any) -> None:
+    """The place includes the number of the span."""
+    with pytest.raises(FactsError, match=r"^spans\.0\.start_raw_ns: "):
+        read_facts(span(start_raw_ns=value))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"downlink_end_raw_ns": 201},
+        {"called_raw_ns": 501},
+        {"returned_raw_ns": 551},  # after the connecting began
+        {"send_raw_ns": 549},
+        {"connect_ns": 101},
+    ],
+    ids=str,
+)
+def test_stamps_out_of_order_are_refused(change: dict[str, int]) -> None:
+    """Arrived, called, returned, connecting, sent: in this order or not at all."""
+    with pytest.raises(FactsError, match="not in the order in which things happen"):
+        read_facts(REPLY | {"spans": []} | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"start_raw_ns": 199}, {"end_raw_ns": 501}, {"start_raw_ns": 401}, {"end_raw_ns": 209}], ids=str
+)
+def test_a_span_outside_of_the_call_is_refused(change: dict[str, int]) -> None:
+    """An app cannot have trained before it was called, after it returned, or backwards."""
+    with pytest.raises(FactsError, match="not in the order"):
+        read_facts(span(**change))
+
+
+@pytest.mark.parametrize(
+    ("facts", "place"),
+    [
+        (span(phase="uplink"), r"spans\.0\.phase"),
+        (span(phase=None), r"spans\.0\.phase"),
+        (span(detail="x" * 301), r"spans\.0\.detail"),
+        (span(detail=1), r"spans\.0\.detail"),
+        (span(detail="\ud800"), r"spans\.0\.detail"),
+        (REPLY | {"spans": REPLY["spans"] * 101}, "spans"),
+        (REPLY | {"spans": "train"}, "spans"),
+        (REPLY | {"spans": [1]}, r"spans\.0"),
+    ],
+    ids=["phase", "no-phase", "long", "number", "surrogate", "too-many", "text", "not-a-span"],
+)
+def test_what_is_no_span_is_refused_by_name(facts: dict[str, Any], place: str) -> None:
+    """Names that are not known, texts too long or not text, too many of them."""
+    with pytest.raises(FactsError, match=f"^{place}: "):
+        read_facts(facts)
+
+
+def test_late_facts_are_optional() -> None:
+    """A request without them has none."""
+    late = read_late_facts({"holds": True})
+    assert (late.transfers, late.clock_samples) == ((), [])
+
+
+def test_late_facts_are_taken_as_they_are() -> None:
+    """Four stamps in their order with the kind of exchange, and the client's part of a transfer."""
+    late = read_late_facts({"transfers": [TRANSFER], "clock_samples": [{"exchange": "pull", "stamps": [1, 2, 3, 4]}]})
+    ((sample, exchange),) = late.clock_samples
+    assert (sample.client_send_raw_ns, sample.client_receive_raw_ns, exchange) == (1, 4, "pull")
+    (transfer,) = late.transfers
+    assert transfer.tcp is not None
+    assert (transfer.wire_up_bytes, transfer.tcp.congestion_control) == (10, "cubic")
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"client_start_raw_ns": -1}, "client_start_raw_ns"),
+        ({"client_end_raw_ns": 1.5}, "client_end_raw_ns"),
+        ({"direction": "sideways"}, "direction"),
+        ({"message_id": "m" * 81}, "message_id"),
+        ({"wire_up_bytes": -5}, "wire_up_bytes"),
+        ({"wire_down_bytes": 2**48}, "wire_down_bytes"),
+        ({"connect_s": math.inf}, "connect_s"),
+        ({"connect_s": math.nan}, "connect_s"),
+        ({"new_connection": "perhaps"}, "new_connection"),
+        ({"tcp": TRANSFER["tcp"] | {"rtt_s": -0.1}}, r"tcp\.rtt_s"),
+        ({"tcp": TRANSFER["tcp"] | {"congestion_control": "c" * 65}}, r"tcp\.congestion_control"),
+        ({"tcp": {}}, r"tcp\.rtt_s"),
+    ],
+    ids=str,
+)
+def test_a_transfer_that_cannot_be_is_refused_by_name(change: dict[str, Any], place: str) -> None:
+    """The whole request is refused, with the place of the first problem."""
+    with pytest.raises(FactsError, match=rf"^transfers\.0\.{place}: "):
+        read_late_facts({"transfers": [TRANSFER | change]})
+
+
+@pytest.mark.parametrize("stamps", [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 3, "4"], [1, 2, 3, -4], [1, 2, 3, 2**62], 4, None])
+def test_a_clock_sample_has_four_stamps(stamps: Any) -> None:
+    """Neither three nor five, and each of them a stamp."""
+    with pytest.raises(FactsError, match=r"^clock_samples\.0\.stamps"):
+        read_late_facts({"clock_samples": [{"exchange": "clock", "stamps": stamps}]})
+
+
+def test_a_flood_of_late_facts_is_refused() -> None:
+    """At most 64 transfers and 256 samples in a request."""
+    with pytest.raises(FactsError, match=r"^transfers: "):
+        read_late_facts({"transfers": [TRANSFER] * 65})
+    with pytest.raises(FactsError, match=r"^clock_samples: "):
+        read_late_facts({"clock_samples": [{"exchange": "clock", "stamps": [1, 2, 3, 4]}] * 257})
+
+
+def test_marks_come_in_the_order_in_which_they_were_made() -> None:
+    """Each kind is told apart by its name."""
+    step = {"kind": "step", "name": "aggregate_train", "round": 1, "start_raw_ns": 1, "end_raw_ns": 2}
+    marks = read_marks({"marks": [step, {"kind": "gathered", "raw_ns": 3}, {"kind": "end", "raw_ns": 4}]})
+    assert [mark.kind for mark in marks] == ["step", "gathered", "end"]
+    assert isinstance(marks[0], StepMark)
+    assert read_marks({}) == []
+
+
+@pytest.mark.parametrize("marks", [[{"kind": "party"}], [{}], [1], "step", [{"kind": "gathered", "raw_ns": -1}]], ids=str)
+def test_marks_that_are_none_are_refused(marks: Any) -> None:
+    """The ServerApp's process is checked as well."""
+    with pytest.raises(FactsError):
+        read_marks({"marks": marks})

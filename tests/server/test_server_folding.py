@@ -1,0 +1,192 @@
+"""A whole run of a strategy over the Grid: which replies are folded, and what the server is told of it."""
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fltestbed.clock import Clock
+from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.folding import _Folded
+from fltestbed.flower.serverapp import ServerAppTask, observed_strategies
+from fltestbed.measure.schema import AGGREGATE_OVERLAP
+from fltestbed.server.grid import BundleGrid
+
+NODES = (1, 2, 3)
+MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2, 2), np.float32))})
+
+
+class Server(BundleGrid):
+    """A Grid whose SuperLink and clients are here: one reply, or a refusal to give any, for each pull."""
+
+    def __init__(self, failing: int | None = None, silent: int | None = None) -> None:
+        ticks = itertools.count()  # the clock ticks once whenever it is looked at
+        super().__init__(
+            "127.0.0.1:1", "", cast(ServerAppTask, None), Run.create_empty(1), Clock(raw_ns=lambda: next(ticks))
+        )
+        self.failing, self.silent = failing, silent
+        self.marks: list[dict[str, Any]] = []
+        self.at_most: list[int | None] = []
+        self.handed_out: list[Message] = []
+        self._open: list[Message] = []
+
+    def get_node_ids(self) -> list[int]:
+        """All are online."""
+        return list(NODES)
+
+    def _pull(self, *args: Any, **kwargs: Any) -> list[Message]:
+        replies = super()._pull(*args, **kwargs)
+        self.handed_out += replies
+        return replies
+
+    def _post(self, path: str, body: bytes | list[bytes]) -> bytes:
+        data = body if isinstance(body, bytes) else b"".join(body)
+        if path == "push":
+            bundle = decode(data)
+            self.marks += bundle.prologue["marks"]
+            self._open = bundle.inflate()
+            return json.dumps({"message_ids": [message.metadata.message_id for message in self._open]}).encode()
+        asked = json.loads(data)
+        self.marks += asked["marks"]
+        if path == "marks":
+            return b"{}"
+        self.at_most.append(asked["at_most"])
+        given = [message for message in self._open[:1] if message.metadata.dst_node_id != self.silent]
+        self._open = self._open[1:]
+        return b"".join(Bundle.of([self._answer(message) for message in given]).encode())
+
+    def _answer(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        if node == self.failing:
+            return Message(Error(0, "it broke"), reply_to=message)
+        content = RecordDict({"metrics": MetricRecord({"num-examples": node, "loss": 1.0 / node})})
+        if message.metadata.message_type == "train":
+            draw = np.random.default_rng(node)
+            arrays = {key: Array(draw.standard_normal(array.shape).astype(np.float32)) for key, array in MODEL.items()}
+            content["arrays"] = ArrayRecord(arrays)
+        return Message(content, reply_to=message)
+
+    @property
+    def overlaps(self) -> list[dict[str, Any]]:
+        """Marks about aggregation before the last reply."""
+        return [mark for mark in self.marks if AGGREGATE_OVERLAP in mark.get("values", {})]
+
+    def folded(self) -> list[bool]:
+        """Of each reply with arrays, whether they were freed."""
+        records = [reply.content.array_records for reply in self.handed_out if reply.has_content()]
+        return [isinstance(array, _Folded) for record in records for arrays in record.values() for array in arrays.values()]
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+@pytest.fixture
+def run() -> Callable[..., ArrayRecord]:
+    """Start a strategy over a Grid, with streaming aggregation or without; gives the last model."""
+
+    def started(server: Server, strategy: Strategy, streaming: bool = True, rounds: int = 1, **options: Any) -> ArrayRecord:
+        random.seed(1)  # Flower draws the order of the clients, which decides where Krum finds a tie
+        with observed_strategies(lambda *step: None, lambda: 0, server if streaming else None):
+            result = strategy.start(server, MODEL, num_rounds=rounds, **options)
+        server.flush()
+        return result.arrays
+
+    return started
+
+
+Start = Callable[..., ArrayRecord]
+
+
+def assert_close(found: ArrayRecord, expected: ArrayRecord) -> None:
+    assert list(found) == list(expected)
+    for key in expected:
+        np.testing.assert_allclose(found[key].numpy(), expected[key].numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_replies_of_training_are_folded_one_by_one(run: Start) -> None:
+    """The model is Flower's, arrays are gone when the round is over, and replies are asked for singly; others are not."""
+    streaming, whole = Server(), Server()
+    assert_close(run(streaming, FedAvg()), run(whole, FedAvg(), streaming=False))
+    assert streaming.folded() == [True] * 6
+    assert whole.folded() == [False] * 6
+    assert streaming.at_most == [1, 1, 1, None, None, None]  # three replies of training, three of evaluation
+    assert whole.at_most == [None] * 6
+
+
+def test_server_is_told_what_was_added_up_before_the_last_reply(run: Start) -> None:
+    """Two of three replies came before the last: two ticks of the clock, for each round of training."""
+    server = Server()
+    run(server, FedAvg(), rounds=2)
+    assert [(mark["round"], mark["values"][AGGREGATE_OVERLAP]) for mark in server.overlaps] == [(1, 2e-9), (2, 2e-9)]
+    assert {(mark["source"], mark["message_type"]) for mark in server.overlaps} == {("server", "train")}
+
+
+def test_what_is_added_up_before_a_deadline_comes_before_the_last_reply(run: Start) -> None:
+    """A client that never answers is still awaited while the others' replies are added up."""
+    server = Server(silent=3)
+    run(server, FedAvg(fraction_evaluate=0.0), timeout=100e-9)
+    assert len(server.folded()) == 4
+    pulls = len(server.at_most)
+    assert pulls > 3
+    assert [mark["values"][AGGREGATE_OVERLAP] for mark in server.overlaps] == [pytest.approx(pulls * 1e-9)]
+
+
+def test_error_replies_are_left_out(run: Start) -> None:
+    """The average is over the two others."""
+    assert_close(run(Server(failing=2), FedAvg()), run(Server(failing=2), FedAvg(), streaming=False))
+
+
+@pytest.mark.parametrize("make", [FedMedian, Krum])
+def test_other_strategies_get_whole_replies(run: Start, make: Callable[[], Strategy]) -> None:
+    """No array is freed before the strategy has seen it, and there is nothing to tell."""
+    server = Server()
+    model = run(server, make())
+    assert not any(server.folded())
+    assert server.overlaps == []
+    assert set(server.at_most) == {None}
+    assert_close(model, run(Server(), make(), streaming=False))
+
+
+def test_what_an_app_sends_by_itself_is_not_folded(run: Start) -> None:
+    """A strategy's own messages, sent while it configures a round, are answered whole; the round's own are folded."""
+    seen: list[int] = []
+
+    class Asking(FedAvg):
+        def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
+            messages = list(super().configure_train(server_round, arrays, config, grid))
+            seen.extend(len(reply.content["arrays"]["w"].data) for reply in grid.send_and_receive(messages))
+            return super().configure_train(server_round, arrays, config, grid)
+
+    server = Server()
+    run(server, Asking())
+    assert len(seen) == 3
+    assert all(seen)
+    assert server.folded() == [False] * 6 + [True] * 6
+
+
+def test_a_strategy_can_be_started_twice(run: Start) -> None:
+    """Its steps are its own again after the first start, and its replies are folded again."""
+    strategy, server = FedAvg(), Server()
+    run(server, strategy)
+    assert not {"configure_train", "aggregate_train"} & vars(strategy).keys()
+    run(server, strategy)
+    assert server.folded() == [True] * 12
+
+
+def test_a_grid_around_ours_gets_whole_replies() -> None:
+    """Started with another Grid than ours, which may look at the replies, a strategy gets them whole."""
+    ours, around = Server(), Server()
+    with observed_strategies(lambda *step: None, lambda: 0, ours):
+        FedAvg().start(around, MODEL, num_rounds=1)
+    assert around.folded() == [False] * 6
