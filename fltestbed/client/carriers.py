@@ -1,0 +1,188 @@
+"""How messages come to a client and replies leave it: the two transports.
+
+`BundleCarrier` takes a whole message out of one response and puts a whole reply into one request. `ObjectsCarrier` does
+what a stock SuperNode does on the wire, one request for each object, except that it waits for work with the toolkit's long
+poll.
+"""
+
+import http.client
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fltestbed.client.stamps import LateStamps
+from fltestbed.client.trainer import Result
+from fltestbed.client.transport import REPLY_TO_HEADER, Reply, ServerConnection, refuse
+from fltestbed.clock import Clock
+from fltestbed.errors import ServerUnreachable
+from fltestbed.flower.bundle import decode, encode_head, read_prologue
+from fltestbed.flower.node import FleetNode
+
+log = logging.getLogger("fltestbed")
+
+RETRY_INTERVAL_S = 0.5
+SILENCE_S = 30.0
+"""Beyond the time that the server may hold a request: after so long without a byte the connection is given up."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message that has come whole.
+
+    Attributes
+    ----------
+    data : bytes
+        The message as a bundle.
+    first_ns, end_ns : int
+        Client's clock when its first bytes had come, and its last byte.
+    pulled : Reply or None
+        The exchange that brought it, where it was one.
+    """
+
+    data: bytes | bytearray
+    first_ns: int
+    end_ns: int
+    pulled: Reply | None = None
+
+
+class Carrier(Protocol):
+    """A transport, as the client's loop uses it."""
+
+    def receive(self) -> Parcel | None:
+        """The next message; None when the run is over."""
+
+    def send(self, parcel: Parcel, result: Result) -> None:
+        """Send the reply to a message."""
+
+
+class PatientConnection:
+    """A connection that tries again when it breaks, for `timeout_s` seconds."""
+
+    def __init__(self, server: str, connection: ServerConnection, timeout_s: float) -> None:
+        self._server = server
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    def post(self, path: str, body: Sequence[bytes], silence_s: float, headers: dict[str, str] | None = None) -> Reply:
+        """Send a request and read its answer.
+
+        Raises
+        ------
+        ServerUnreachable
+            The server was gone for too long.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return self._connection.post(path, body, silence_s, headers)
+            except (OSError, http.client.HTTPException) as error:
+                if time.monotonic() >= deadline:
+                    raise ServerUnreachable(
+                        f"{self._server}: the server has been gone for {self._timeout_s:g} s (during {path}: {error})"
+                    ) from error
+                log.warning("%s: %s failed: %s; trying again", self._server, path, error)
+                time.sleep(RETRY_INTERVAL_S)
+
+    @property
+    def congestion_control(self) -> str:
+        """What the open connection uses; empty without one."""
+        return self._connection.congestion_control_in_use
+
+
+class BundleCarrier:
+    """One streamed response down, one streamed request up.
+
+    Parameters
+    ----------
+    connection : PatientConnection
+    late : LateStamps
+        Gets what is known too late for its own request.
+    hold_s : float
+        How long the server may hold a request for work.
+    deadline_s : float
+        How long a round may take, and so a transfer.
+    """
+
+    def __init__(self, connection: PatientConnection, late: LateStamps, hold_s: float, deadline_s: float) -> None:
+        self._connection = connection
+        self._late = late
+        self._hold_s = hold_s
+        self._deadline_s = deadline_s
+        self._holds = False
+
+    def receive(self) -> Parcel | None:
+        """Pull the next message; None when the run is over."""
+        while True:
+            facts = {"holds": self._holds, **self._late.take()}
+            reply = self._connection.post("pull", [json.dumps(facts).encode()], self._hold_s + SILENCE_S)
+            refuse(reply)
+            self._holds = False
+            if reply.status == http.client.NO_CONTENT:
+                continue
+            if reply.body[:1] == b"{":
+                return None
+            self._holds = True
+            return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
+
+    def send(self, parcel: Parcel, result: Result) -> None:
+        """Push the reply, with everything that is known of the message's way so far in its prologue."""
+        if parcel.pulled is not None:
+            self._late.clock_sample("pull", parcel.pulled, read_prologue(parcel.data))
+            self._late.downlink(result.message_id, parcel.pulled)
+        facts = {**result.facts, "downlink_end_raw_ns": parcel.end_ns, **self._late.take()}
+        body = [encode_head(facts, messages=1), result.reply]
+        pushed = self._connection.post("push", body, self._deadline_s, {REPLY_TO_HEADER: result.message_id})
+        if pushed.status == http.client.CONFLICT:
+            log.warning("%s", pushed.data.get("error"))
+            return
+        refuse(pushed)
+        self._late.clock_sample("push", pushed, pushed.data)
+        self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
+
+
+class ObjectsCarrier:
+    """Flower's own requests, one for each object.
+
+    Parameters are those of `BundleCarrier`, and the node and the clock that its exchanges are stamped with.
+    """
+
+    def __init__(
+        self, connection: PatientConnection, late: LateStamps, hold_s: float, node: FleetNode, run_id: int, clock: Clock
+    ) -> None:
+        self._connection = connection
+        self._late = late
+        self._hold_s = hold_s
+        self._node = node
+        self._run_id = run_id
+        self._clock = clock
+
+    def receive(self) -> Parcel | None:
+        """Wait until there is a message, then pull it as a SuperNode does; None when the run is over."""
+        while True:
+            reply = self._connection.post("wait", [json.dumps(self._late.take()).encode()], self._hold_s + SILENCE_S)
+            refuse(reply)
+            if reply.status == http.client.NO_CONTENT:
+                continue
+            if reply.data.get("finished"):
+                return None
+            self._late.clock_sample("pull", reply, reply.data)
+            message = self._node.pull_message()
+            first_ns = self._clock.raw_ns()
+            if message is None:
+                continue
+            bundle = self._node.pull_objects(self._run_id, message)
+            return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns())
+
+    def send(self, parcel: Parcel, result: Result) -> None:
+        """Push the reply's objects; what the client knows of its way follows with the next request."""
+        bundle = decode(encode_head({}, messages=1) + result.reply)
+        send_ns = self._clock.raw_ns()
+        self._node.push_reply(self._run_id, bundle)
+        end_ns = self._clock.raw_ns()
+        stamps = {"downlink_end_raw_ns": parcel.end_ns, "send_raw_ns": send_ns}
+        self._late.reply({**result.facts, **stamps, "message_id": result.message_id})
+        self._late.objects(result.message_id, "downlink", parcel.first_ns, parcel.end_ns)
+        self._late.objects(result.message_id, "uplink", send_ns, end_ns)

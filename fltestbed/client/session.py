@@ -1,0 +1,239 @@
+"""One run on a client: join, work while there is work, tell what is left, leave."""
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fltestbed import __version__
+from fltestbed.client.carriers import (
+    RETRY_INTERVAL_S,
+    SILENCE_S,
+    BundleCarrier,
+    Carrier,
+    ObjectsCarrier,
+    Parcel,
+    PatientConnection,
+)
+from fltestbed.client.interface import check_interface
+from fltestbed.client.stamps import LateStamps
+from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
+from fltestbed.client.transport import ServerConnection
+from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.errors import ConfigError, ServerRefused, ServerUnreachable
+from fltestbed.flower import keep_quiet
+from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
+from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.measure.host import describe_host
+from fltestbed.measure.system import SystemProbe
+
+log = logging.getLogger("fltestbed")
+
+CLOCK_EXCHANGES = 8
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run of a client is asked to do.
+
+    Attributes
+    ----------
+    server : str
+        host:port.
+    interface : str
+        Interface that all traffic with the server uses.
+    link : str
+        Name of the link in the results.
+    partition : int
+        Which part of the data is this client's, from 0.
+    name : str
+        Name of the client in the results.
+    state : Path
+        Folder that keeps the node's key between runs.
+    trust_apps : bool
+        Whether code that the server sends may run here.
+    timeout_s : float
+        How long to try to reach a server that does not answer.
+    """
+
+    server: str
+    interface: str
+    link: str
+    partition: int
+    name: str
+    state: Path
+    trust_apps: bool = False
+    timeout_s: float = 60.0
+    clock: Clock = SYSTEM_CLOCK
+
+    def run(self) -> None:
+        """Take part in one run, to its end.
+
+        Raises
+        ------
+        HostError, ServerUnreachable, ServerRefused, ConfigError
+        """
+        keep_quiet()
+        check_interface(self.interface)
+        key = NodeKey(self.state / "node.key", self.clock)
+        connection = ServerConnection(self.server, self.interface, key, self.clock)
+        self._reach(connection, key)
+        node = FleetNode(self.server, key)
+        node.register()
+        hello = connection.post_json("hello", {"version": __version__}).data
+        if self.partition >= hello["clients"]:
+            raise ConfigError(
+                f"--partition {self.partition} is past the end: this run has {hello['clients']} clients, "
+                f"so it is 0 to {hello['clients'] - 1}"
+            )
+        connection.congestion_control = hello["congestion_control"]
+        connection.close()  # the next one has the congestion control of the run
+        node.come_online(int(hello["node_id"]))
+        try:
+            with tempfile.TemporaryDirectory(prefix="fltestbed-client-") as home:
+                app = _get_app(connection, hello)
+                self._check_trust(app)
+                node_config = {
+                    "partition-id": self.partition, "num-partitions": hello["clients"], "trust-apps": self.trust_apps,
+                }  # fmt: skip
+                order = Order(app, node.node_id, node_config, Path(home))
+                _Work(self, connection, node, key, order, hello).run()
+        finally:
+            node.leave()
+
+    def _reach(self, connection: ServerConnection, key: NodeKey) -> None:
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                key.learn_time(connection.date(CONNECT_TIMEOUT_S))
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if time.monotonic() >= deadline:
+                    raise ServerUnreachable(
+                        f"{self.server}: no server answers there within {self.timeout_s:g} s over {self.interface} "
+                        f"({error}); is it started, and is the address right?"
+                    ) from error
+                time.sleep(RETRY_INTERVAL_S)
+            else:
+                return
+
+    def _check_trust(self, app: App) -> None:
+        names = inspect(app.fab)
+        if not names.is_installed_app and not self.trust_apps:
+            raise ServerRefused(
+                f"{self.server}: the server wants this client to run code of its own ({names.client_app}); "
+                "start the client with --trust-apps if you trust the server"
+            )
+
+
+def _get_app(connection: ServerConnection, hello: dict[str, Any]) -> App:
+    fab = bytes(connection.post_json("app", {}).body)
+    if hashlib.sha256(fab).hexdigest() != hello["fab_hash"]:
+        raise ServerRefused("the app that the server sent does not have the hash that the server named")
+    return App(int(hello["run_id"]), hello["fab_id"], hello["fab_version"], hello["fab_hash"], fab)
+
+
+class _Work:
+    """The loop of a client that has joined."""
+
+    def __init__(
+        self,
+        session: Session,
+        connection: ServerConnection,
+        node: FleetNode,
+        key: NodeKey,
+        order: Order,
+        hello: dict[str, Any],
+    ) -> None:
+        self._session = session
+        self._connection = connection
+        self._node = node
+        self._key = key
+        self._order = order
+        self._hold_s = float(hello["hold_s"])
+        self._deadline_s = float(hello["deadline_s"])
+        self._transport = hello["transport"]
+        self._late = LateStamps()
+        self._trainer_pid = 0
+        self._probe = SystemProbe(
+            session.interface, hello["probe_interval_s"] or 1.0, self._processes, self._late.system, session.clock
+        )
+        self._probes = hello["probe_interval_s"] is not None
+
+    def run(self) -> None:
+        trainer = self._start_trainer()
+        try:
+            for _ in range(CLOCK_EXCHANGES):
+                reply = self._connection.post_json("clock", {})
+                self._late.clock_sample("clock", reply, reply.data)
+            trainer.wait_ready()
+            self._join()
+            if self._probes:
+                self._probe.start()
+            patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
+            carrier = self._carrier(patient)
+            while (parcel := carrier.receive()) is not None:
+                trainer = self._answer(trainer, carrier, parcel)
+            patient.post("leave", [json.dumps(self._late.take()).encode()], SILENCE_S)
+        finally:
+            self._probe.stop()
+            trainer.kill()
+            self._connection.close()
+
+    def _carrier(self, connection: PatientConnection) -> Carrier:
+        if self._transport == "objects":
+            return ObjectsCarrier(
+                connection, self._late, self._hold_s, self._node, self._order.app.run_id, self._session.clock
+            )
+        return BundleCarrier(connection, self._late, self._hold_s, self._deadline_s)
+
+    def _start_trainer(self) -> Trainer:
+        trainer = Trainer(self._order)
+        self._trainer_pid = trainer.pid
+        return trainer
+
+    def _processes(self) -> tuple[int, int]:
+        return os.getpid(), self._trainer_pid
+
+    def _join(self) -> None:
+        session = self._session
+        facts = {
+            "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
+            "host": describe_host(session.clock), "wall_offset_s": self._key.wall_offset_s,
+        }  # fmt: skip
+        self._connection.post_json("join", facts | self._late.take())
+        log.info("%s joined %s over %s", session.name, session.server, session.interface)
+
+    def _answer(self, trainer: Trainer, carrier: Carrier, parcel: Parcel) -> Trainer:
+        """Let the trainer answer and send what it made; returns the trainer to use next."""
+        try:
+            result = trainer.work(parcel.data, self._key.wall_offset_s, self._deadline_s)
+        except TrainerFailed as failure:
+            log.warning("%s: %s", self._session.name, failure)
+            trainer.kill()
+            result = self._error_reply(parcel, str(failure))
+            trainer = self._start_trainer()
+            trainer.wait_ready()
+        carrier.send(parcel, result)
+        return trainer
+
+    def _error_reply(self, parcel: Parcel, reason: str) -> Result:
+        now_ns = self._session.clock.raw_ns()
+        set_identity(self._order.app.run_id, self._order.node_id)
+        message = decode(parcel.data).inflate()[0]
+        reply = error_reply(message, reason, crashed=True)
+        set_creation_time(reply, message, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
+        bundle = Bundle.of([reply])
+        facts = {
+            "called_raw_ns": parcel.end_ns, "returned_raw_ns": now_ns,
+            "spans": [{"phase": "train", "start_raw_ns": parcel.end_ns, "end_raw_ns": now_ns, "detail": reason}],
+        }  # fmt: skip
+        return Result(message.metadata.message_id, facts, b"".join(bundle.encode()[1:]))

@@ -1,0 +1,81 @@
+"""A client's own part of clock samples and transfers, gathered until the next request takes it to the server."""
+
+from collections import deque
+from typing import Any
+
+from fltestbed.client.transport import Reply
+from fltestbed.measure.tcp import sender_columns
+
+MOST_SYSTEM_ROWS = 256
+"""In one request; the rest follows with the next."""
+
+
+class LateStamps:
+    """Facts that were known too late for the request that they are about."""
+
+    def __init__(self) -> None:
+        self._replies: list[dict[str, Any]] = []
+        self._transfers: list[dict[str, Any]] = []
+        self._samples: list[dict[str, Any]] = []
+        self._system: deque[dict[str, Any]] = deque()
+
+    def take(self) -> dict[str, Any]:
+        """Hand out what has gathered, and forget it."""
+        late = {"replies": self._replies, "transfers": self._transfers, "clock_samples": self._samples}
+        self._replies, self._transfers, self._samples = [], [], []
+        count = min(len(self._system), MOST_SYSTEM_ROWS)
+        return late | {"system": [self._system.popleft() for _ in range(count)]}
+
+    def objects(self, message_id: str, direction: str, start_ns: int, end_ns: int) -> None:
+        """A message has come, or a reply has gone, as Flower's objects: many exchanges, of which the ends are known."""
+        row: dict[str, Any] = {
+            "message_id": message_id, "direction": direction, "new_connection": False,
+            "client_start_raw_ns": start_ns, "client_end_raw_ns": end_ns,
+        }  # fmt: skip
+        if direction == "uplink":
+            row["client_response_raw_ns"] = end_ns
+        self._transfers.append(row)
+
+    def reply(self, facts: dict[str, Any]) -> None:
+        """What the client knows of a reply that could not carry it itself."""
+        self._replies.append(facts)
+
+    def system(self, row: dict[str, Any]) -> None:
+        """A reading of the system probe; may be called from its thread."""
+        self._system.append(row)
+
+    def clock_sample(self, exchange: str, reply: Reply, server: dict[str, Any]) -> None:
+        """The four stamps of an exchange; `server` holds the server's two."""
+        four = (reply.send_ns, server["server_receive_raw_ns"], server["server_send_raw_ns"], reply.first_ns)
+        self._samples.append({"exchange": exchange, "stamps": four})
+
+    def downlink(self, message_id: str, pulled: Reply) -> None:
+        """A message has come."""
+        self._transfers.append(
+            _transfer(message_id, "downlink", pulled)
+            | {"client_start_raw_ns": pulled.first_ns, "client_end_raw_ns": pulled.end_ns}
+        )
+
+    def uplink(self, message_id: str, pushed: Reply, congestion_control: str) -> None:
+        """A reply has gone."""
+        row = _transfer(message_id, "uplink", pushed) | {
+            "client_start_raw_ns": pushed.send_ns,
+            "client_end_raw_ns": pushed.sent_ns,
+            "client_response_raw_ns": pushed.first_ns,
+        }
+        if pushed.before is not None and pushed.after is not None:
+            row["tcp"] = sender_columns(pushed.before, pushed.after) | {"congestion_control": congestion_control}
+        self._transfers.append(row)
+
+
+def _transfer(message_id: str, direction: str, reply: Reply) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "message_id": message_id,
+        "direction": direction,
+        "new_connection": reply.connect_ns > 0,
+        "connect_s": reply.connect_ns / 1e9 if reply.connect_ns else None,
+    }
+    if reply.before is not None and reply.after is not None:
+        row["wire_up_bytes"] = reply.after.wire_out_bytes - reply.before.wire_out_bytes
+        row["wire_down_bytes"] = reply.after.wire_in_bytes - reply.before.wire_in_bytes
+    return row

@@ -1,0 +1,189 @@
+"""The trainer: one process for a run, warm from the start, that calls the ClientApp.
+
+The network process keeps a `Trainer`; the process itself is this module run as a program. They talk over a socket pair in
+frames (`multiprocessing.connection`, bytes alone, no pickle): a JSON head, then a bundle.
+
+A trainer that dies or hangs is replaced, and the message that it worked on is answered with an error.
+"""
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from fltestbed.errors import TestbedError
+from fltestbed.flower.apps import App
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 3.0
+_PR_SET_PDEATHSIG = 1
+
+
+class TrainerFailed(Exception):
+    """The trainer died, hung, or could not start; the text is the symptom."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trainer made of one message."""
+
+    message_id: str
+    facts: dict[str, Any]
+    reply: bytes
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a trainer is started for."""
+
+    app: App
+    node_id: int
+    node_config: dict[str, Any]
+    home: Path
+
+
+class Trainer:
+    """The network process's end: starts a trainer, hands it messages, stops it."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        ours, theirs = socket.socketpair()
+        self._pipe = Connection(ours.detach())
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fltestbed.client.trainer", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "FLWR_HOME": str(order.home)},
+            )
+        app = order.app
+        head = {
+            "run_id": str(app.run_id), "fab_id": app.fab_id, "fab_version": app.fab_version, "fab_hash": app.fab_hash,
+            "node_id": str(order.node_id), "node_config": order.node_config,
+        }  # fmt: skip
+        with contextlib.suppress(TrainerFailed):  # `wait_ready` finds out why
+            self._send(json.dumps(head).encode(), app.fab)
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until the app is loaded and its data are there.
+
+        Raises
+        ------
+        TestbedError
+            The app cannot be started here; the message says why.
+        """
+        try:
+            answer = json.loads(self._receive(timeout_s))
+        except TrainerFailed as failure:
+            raise TestbedError(f"the app cannot be started on this client: {failure}") from failure
+        if answer.get("error"):
+            raise TestbedError(f"the app cannot be started on this client: {answer['error']}")
+
+    def work(self, bundle: bytes | bytearray, wall_offset_s: float, timeout_s: float) -> Result:
+        """Let the app answer one message.
+
+        Raises
+        ------
+        TrainerFailed
+            It died or took longer than `timeout_s`; call `stop` and make another one.
+        """
+        # A stopped trainer takes nothing, and a large message would wait for it for ever: it has as long as the work.
+        self._limit_sending(timeout_s)
+        self._send(json.dumps({"wall_offset_s": wall_offset_s}).encode(), bundle)
+        facts = json.loads(self._receive(timeout_s))
+        return Result(facts.pop("message_id"), facts, self._receive(timeout_s))
+
+    @property
+    def pid(self) -> int:
+        """Process identifier."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the process: closing the pipe asks it to, then it is made to."""
+        self._pipe.close()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self.stop()
+
+    def _limit_sending(self, timeout_s: float) -> None:
+        seconds, fraction = divmod(timeout_s, 1.0)
+        with socket.socket(fileno=os.dup(self._pipe.fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6)))
+
+    def _send(self, *frames: bytes | bytearray) -> None:
+        try:
+            for frame in frames:
+                self._pipe.send_bytes(frame)
+        except BlockingIOError as error:
+            raise TrainerFailed("the trainer was silent and took no data") from error
+        except OSError as error:
+            raise TrainerFailed(self._symptom()) from error
+
+    def _receive(self, timeout_s: float) -> bytes:
+        try:
+            if not self._pipe.poll(timeout_s):
+                raise TrainerFailed(f"the trainer was silent for {timeout_s:g} s")
+            return self._pipe.recv_bytes()
+        except (OSError, EOFError) as error:
+            raise TrainerFailed(self._symptom()) from error
+
+    def _symptom(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT_S)
+        status = self._process.returncode
+        if status is None:
+            return "the trainer closed its pipe"
+        if status < 0:
+            return f"the trainer was killed by {signal.Signals(-status).name}"
+        return f"the trainer ended with status {status}"
+
+
+def main(descriptor: int) -> None:
+    """The trainer process: serve messages until the pipe is closed."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the network process, which ends this one
+    import fltestbed.flower  # noqa: F401, PLC0415  # first: it switches Flower's telemetry off
+    from fltestbed.client.worker import Worker  # noqa: PLC0415  # heavy: after the parent's death is cared for
+
+    pipe = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        head = json.loads(pipe.recv_bytes())
+        fab = pipe.recv_bytes()
+        try:
+            worker = Worker(head, fab)
+        except Exception as error:
+            logging.getLogger("fltestbed").exception("the app cannot be started")
+            pipe.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+            return
+        pipe.send_bytes(b"{}")
+        while True:
+            order = json.loads(pipe.recv_bytes())
+            facts, chunks = worker.answer(pipe.recv_bytes(), order["wall_offset_s"])
+            pipe.send_bytes(json.dumps(facts).encode())
+            pipe.send_bytes(b"".join(chunks))
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

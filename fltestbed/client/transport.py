@@ -1,0 +1,191 @@
+"""One HTTP connection to the server, kept open, with a stamp at every end of an exchange.
+
+Stamps are of the client's CLOCK_MONOTONIC_RAW:
+
+``send_ns``
+    Just before the first byte of the request is handed to the kernel (the connection stands by then).
+``sent_ns``
+    The last byte of the request has been handed to the kernel, which may still hold up to a send buffer of it.
+``first_ns``
+    The header of the response has been read: its first bytes have arrived.
+``end_ns``
+    The last byte of the response has been read.
+"""
+
+import http.client
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fltestbed.clock import Clock
+from fltestbed.errors import ServerRefused
+from fltestbed.flower.node import NodeKey
+from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
+
+PREFIX = "/v1/fltestbed/client/"
+SEND_HEADER = "x-fltestbed-send-raw-ns"
+CONNECT_HEADER = "x-fltestbed-connect-ns"
+REPLY_TO_HEADER = "x-fltestbed-reply-to"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one request, and everything that the client knows of the exchange."""
+
+    status: int
+    body: bytearray
+    send_ns: int
+    sent_ns: int
+    first_ns: int
+    end_ns: int
+    connect_ns: int
+    """Time that was needed to open a connection; 0 when there was one."""
+    before: TcpSnapshot | None
+    after: TcpSnapshot | None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The body as a JSON object."""
+        return dict(json.loads(self.body))
+
+
+class ServerConnection:
+    """The client's connection to the server, over one interface.
+
+    Parameters
+    ----------
+    server : str
+        host:port.
+    interface : str
+        The socket is bound to this interface: what it sends leaves there or not at all.
+    key : NodeKey
+        Signs the requests.
+    clock : Clock
+    """
+
+    def __init__(self, server: str, interface: str, key: NodeKey, clock: Clock) -> None:
+        host, _, port = server.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._interface = interface
+        self._key = key
+        self._clock = clock
+        self._http: http.client.HTTPConnection | None = None
+        self.congestion_control = ""
+        """Asked of new connections; empty leaves the host's own."""
+
+    def date(self, timeout_s: float) -> str:
+        """The server's Date header: shows that it is there, and what time it thinks it is."""
+        connection = self._connect(timeout_s)
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        response.read()
+        return response.getheader("date", "")
+
+    def post(self, path: str, body: Sequence[bytes], timeout_s: float, headers: dict[str, str] | None = None) -> Reply:
+        """Send one request and read its answer. Its headers carry `send_ns` and `connect_ns`.
+
+        Parameters
+        ----------
+        path : str
+            Below the toolkit's client routes.
+        body : sequence of bytes
+            Sent one after the other.
+        timeout_s : float
+            Longest silence of the socket.
+
+        Raises
+        ------
+        OSError, http.client.HTTPException
+            The connection broke; it is closed, and the next request opens another.
+        """
+        try:
+            return self._exchange(path, body, timeout_s, headers or {})
+        except (OSError, http.client.HTTPException):
+            self.close()
+            raise
+
+    def post_json(self, path: str, facts: dict[str, Any], timeout_s: float = 30.0) -> Reply:
+        """Send a JSON object; an answer that is not 2xx is raised.
+
+        Raises
+        ------
+        ServerRefused
+            With the server's own reason.
+        """
+        reply = self.post(path, [json.dumps(facts).encode()], timeout_s)
+        refuse(reply)
+        return reply
+
+    @property
+    def congestion_control_in_use(self) -> str:
+        """What the open connection uses; empty without one."""
+        return congestion_control(self._http.sock) if self._http is not None and self._http.sock is not None else ""
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._http is None or self._http.sock is None:  # never opened, or closed at the server's wish
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+            connection._create_connection = self._create_socket  # type: ignore[attr-defined]  # its documented hook has no name
+            connection.connect()
+            self._http = connection
+        self._http.sock.settimeout(timeout_s)
+        return self._http
+
+    def _create_socket(self, address: tuple[str, int], timeout: float, _: object) -> socket.socket:
+        problem: OSError = OSError(f"{address[0]} has no address")
+        for family, kind, number, _name, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, number)
+            try:
+                sock.settimeout(timeout)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
+                if self.congestion_control:
+                    set_congestion_control(sock, self.congestion_control)
+                sock.connect(target)
+            except OSError as error:
+                sock.close()
+                problem = error
+                continue
+            return sock
+        raise problem
+
+    def _exchange(self, path: str, body: Sequence[bytes], timeout_s: float, headers: dict[str, str]) -> Reply:
+        was_open = self._http is not None and self._http.sock is not None
+        start_ns = self._clock.raw_ns()
+        connection = self._connect(timeout_s)
+        connect_ns = 0 if was_open else self._clock.raw_ns() - start_ns
+        fields = {**self._key.headers(), **headers, "content-length": str(sum(len(part) for part in body))}
+        before = tcp_snapshot(connection.sock)
+        send_ns = self._clock.raw_ns()
+        fields |= {SEND_HEADER: str(send_ns), CONNECT_HEADER: str(connect_ns)}
+        connection.request("POST", PREFIX + path, body=iter(body), headers=fields)
+        sent_ns = self._clock.raw_ns()
+        response = connection.getresponse()
+        first_ns = self._clock.raw_ns()
+        content = bytearray(int(response.getheader("content-length", "0")))
+        view, at = memoryview(content), 0
+        while at < len(content):
+            count = response.readinto(view[at:])
+            if count == 0:
+                raise http.client.IncompleteRead(bytes(content[:at]), len(content) - at)
+            at += count
+        end_ns = self._clock.raw_ns()
+        response.read()
+        after = tcp_snapshot(connection.sock) if connection.sock is not None else None
+        return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
+
+
+def refuse(reply: Reply) -> None:
+    """Raise what the server said when it said no."""
+    if reply.status >= http.client.BAD_REQUEST:
+        try:
+            reason = str(reply.data.get("error"))
+        except (ValueError, TypeError):
+            reason = f"HTTP status {reply.status}"
+        raise ServerRefused(f"the server refused: {reason}")

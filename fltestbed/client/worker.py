@@ -1,0 +1,71 @@
+"""What runs inside the trainer: the app, its one context, and a message at a time."""
+
+import logging
+from typing import Any
+
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.flower import apps
+from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.measure.events import Span, listening
+
+log = logging.getLogger("fltestbed")
+
+
+class Worker:
+    """One ClientApp, loaded and warm.
+
+    Parameters
+    ----------
+    head : dict
+        The trainer's order: run, app, node and its configuration.
+    fab : bytes
+        The app.
+    """
+
+    def __init__(self, head: dict[str, Any], fab: bytes) -> None:
+        app = apps.App(int(head["run_id"]), head["fab_id"], head["fab_version"], head["fab_hash"], fab)
+        node_id = int(head["node_id"])
+        apps.set_identity(app.run_id, node_id)
+        self._context = apps.client_context(app, node_id, head["node_config"])
+        if apps.inspect(fab).is_installed_app:
+            from fltestbed.learning import client_app  # noqa: PLC0415  # torch, for the toolkit's own app alone
+
+            self._app = client_app.app
+            client_app.prepare(self._context)
+        else:
+            apps.install(app)
+            self._app = apps.load_client_app(app)
+
+    def answer(self, data: bytes, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
+        """Answer one message.
+
+        Returns
+        -------
+        facts : dict
+            Identifier of the message, when the app was called and returned, and the spans that it reported.
+        chunks : list of bytes
+            The reply as a bundle without its first chunk, which the network process makes when it sends.
+        """
+        message = decode(data).inflate()[0]
+        spans: list[Span] = []
+        with listening(spans.append):
+            called_ns = SYSTEM_CLOCK.raw_ns()
+            try:
+                reply = self._app(message, self._context)
+            except Exception as error:
+                log.exception("the ClientApp failed")
+                reason = f"{type(error).__name__}: {error}"
+                reply = apps.error_reply(message, reason, crashed=False)
+            returned_ns = SYSTEM_CLOCK.raw_ns()
+        if not spans:
+            phase = "evaluate" if message.metadata.message_type.startswith("evaluate") else "train"
+            spans.append(Span(phase, called_ns, returned_ns, "the whole call of the ClientApp"))
+        apps.set_creation_time(reply, message, SYSTEM_CLOCK.wall_ns() / 1e9 + wall_offset_s)
+        bundle = Bundle.of([reply])
+        facts = {
+            "message_id": message.metadata.message_id,
+            "called_raw_ns": called_ns,
+            "returned_raw_ns": returned_ns,
+            "spans": [vars(span) for span in spans],
+        }
+        return facts, bundle.encode()[1:]

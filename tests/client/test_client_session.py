@@ -1,0 +1,85 @@
+"""What a client decides by itself: how long it tries, whom it trusts, what it says for a trainer that died."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from flwr.supercore.task_identity import TaskIdentity
+
+from fltestbed.client.carriers import Parcel
+from fltestbed.client.interface import check_interface
+from fltestbed.client.session import Session, _Work
+from fltestbed.client.trainer import Order
+from fltestbed.client.transport import ServerConnection
+from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.errors import HostError, ServerRefused
+from fltestbed.flower.apps import App, pack_app, pack_installed_app
+from fltestbed.flower.bundle import decode, encode_head
+from fltestbed.flower.node import FleetNode, NodeKey
+from tests.flower.flower_messages import instruction, raw
+from tests.flower.tiny_app import write_app
+
+HELLO = {"hold_s": 1.0, "deadline_s": 60.0, "probe_interval_s": None, "transport": "bundle"}
+YEAR_NS = 365 * 86400 * 10**9
+
+
+def session(tmp_path: Path, **change: Any) -> Session:
+    return Session("127.0.0.1:1", "lo", "5g", 0, "pi-1", tmp_path / "state", **change)
+
+
+def app_of(fab: bytes) -> App:
+    return App(5, "publisher/name", "1.0.0", "hash", fab)
+
+
+def test_code_of_the_server_runs_with_consent_alone(tmp_path: Path) -> None:
+    """A foreign app is refused without --trust-apps, and the message says so; the installed one needs no trust."""
+    foreign = app_of(pack_app(write_app(tmp_path / "app")))
+    with pytest.raises(ServerRefused, match=r"code of its own \(tiny.client:app\); start the client with --trust-apps"):
+        session(tmp_path)._check_trust(foreign)
+    session(tmp_path, trust_apps=True)._check_trust(foreign)
+    session(tmp_path)._check_trust(app_of(pack_installed_app("{}")))
+
+
+def test_loopback_is_an_interface_that_is_up() -> None:
+    """One that does not exist is an error that names those that do."""
+    check_interface("lo")
+    with pytest.raises(HostError, match=r"--interface wwan9: this host has no such interface; it has .*lo"):
+        check_interface("wwan9")
+
+
+def error_reply(tmp_path: Path, clock: Clock, wall_offset_s: float) -> tuple[Any, Any]:
+    work = _Work(
+        session(tmp_path, clock=clock), cast(ServerConnection, None), cast(FleetNode, None),
+        cast(NodeKey, SimpleNamespace(wall_offset_s=wall_offset_s)),
+        Order(app_of(b""), 7, {}, tmp_path), HELLO,
+    )  # fmt: skip
+    message = instruction(7)
+    parcel = Parcel(raw(message), 3, 4000)
+    result = work._error_reply(parcel, "the trainer was killed by SIGKILL")
+    (reply,) = decode(encode_head({}, 1) + result.reply).inflate()
+    return result.facts, reply
+
+
+@pytest.fixture
+def _identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_task_id", 1), ("_run_id", 5), ("_node_id", 1)):
+        monkeypatch.setattr(TaskIdentity, name, value)
+
+
+@pytest.mark.usefixtures("_identity")
+def test_a_dead_trainers_message_is_answered_with_the_symptom(tmp_path: Path) -> None:
+    """As an error from this node, and the time that was lost counts as training."""
+    facts, reply = error_reply(tmp_path, Clock(raw_ns=lambda: 9000), 0.0)
+    assert reply.error.reason == "the trainer was killed by SIGKILL"
+    assert (reply.metadata.src_node_id, reply.metadata.run_id) == (7, 5)
+    (span,) = facts["spans"]
+    assert (span["phase"], span["start_raw_ns"], span["end_raw_ns"]) == ("train", 4000, 9000)
+
+
+@pytest.mark.usefixtures("_identity")
+def test_an_error_reply_is_dated_on_the_servers_clock(tmp_path: Path) -> None:
+    """A Pi that booted a year in the past: Flower would refuse what is dated by its own clock."""
+    past = Clock(wall_ns=lambda: SYSTEM_CLOCK.wall_ns() - YEAR_NS)
+    _, reply = error_reply(tmp_path, past, YEAR_NS / 1e9 + 3600)
+    assert reply.metadata.created_at == pytest.approx(SYSTEM_CLOCK.wall_ns() / 1e9 + 3600, abs=5)
