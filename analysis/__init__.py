@@ -1,0 +1,22 @@
+"""Run folders into answers: reads files alone.
+
+::
+
+    load      a run folder -> `Run`: its manifest and its tables, typed, with warnings about what is odd
+    mapping   four-stamp exchanges -> the client's clock on the server's, with a bound of the error
+    derive    the recorded tables -> timeline, clients, rounds (and the files of that name)
+    measures  means, percentiles, shares and ratios
+    tables    the summary, for the terminal and as JSON
+    figures   what each figure shows, as data;  captions  what stands below it
+    draw      specification and data -> picture;  style  the colour of a link and of a phase
+
+Nothing here imports flwr or torch, and from fltestbed only the dictionary of the files and the errors.
+"""
+
+from importlib.util import find_spec
+
+from fltestbed.errors import HostError
+
+_missing = [package for package in ("pandas", "matplotlib", "rich") if find_spec(package) is None]
+if _missing:
+    raise HostError(f"{', '.join(_missing)}: not installed here; pip install 'fltestbed[analysis]' brings what is missing")

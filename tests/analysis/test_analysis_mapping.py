@@ -1,0 +1,105 @@
+"""A client's clock on the server's: the bound contains the truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.mapping import fit
+
+STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
+MS = 1_000_000
+
+
+def samples(*rows: tuple[int, int, int, int]) -> pd.DataFrame:
+    """Rows of clock_samples.csv."""
+    return pd.DataFrame(rows, columns=STAMPS, dtype="Int64")
+
+
+def test_one_exchange_gives_cristians_formulas() -> None:
+    """By hand: offset = ((t1 - t0) + (t2 - t3)) / 2 and half-width = ((t3 - t0) - (t2 - t1)) / 2."""
+    mapping = fit(samples((100, 1103, 1110, 111)), drift_bound_ppm=0)
+    assert mapping is not None
+    offset, half_width = mapping.offset(np.array([100, 105, 5000]))
+    assert offset.tolist() == [1001, 1001, 1001]  # ((1103 - 100) + (1110 - 111)) / 2
+    assert half_width.tolist() == [2, 2, 2]  # ((111 - 100) - (1110 - 1103)) / 2
+
+
+def test_half_width_grows_with_the_distance_from_the_samples() -> None:
+    """Away from the samples the drift bound times the distance is added: 100 ppm of a second is 0.1 ms."""
+    mapping = fit(samples((0, 5 * MS, 5 * MS, 10 * MS)), drift_bound_ppm=100)
+    assert mapping is not None
+    _, half_width = mapping.offset(np.array([1_000 * MS, 2_000 * MS]))
+    assert half_width[1] - half_width[0] == pytest.approx(0.1 * MS, abs=1)
+    assert half_width[0] == pytest.approx(5 * MS + 0.0995 * MS, abs=2)  # 1000 ms after t0, 990 ms after t3: 995 in the mean
+
+
+def test_good_samples_decide_and_slow_ones_change_nothing() -> None:
+    """A congested exchange between two quick ones neither moves the mapping nor widens it."""
+    quick = [(0, 1001, 1001, 2), (2000, 3001, 3001, 2002)]
+    slow = (1000, 1000 + 1000 + 900, 1000 + 1000 + 900, 1000 + 901)
+    at = np.array([1, 1000, 2001])
+    with_slow, without = fit(samples(quick[0], slow, quick[1])), fit(samples(*quick))
+    assert with_slow is not None
+    assert without is not None
+    assert [values.tolist() for values in with_slow.offset(at)] == [values.tolist() for values in without.offset(at)]
+    assert with_slow.offset(at)[0].tolist() == [1000, 1000, 1000]
+
+
+def test_long_poll_is_no_worse_than_a_short_exchange() -> None:
+    """An answer that is held for 20 s bounds the offset at both its ends, without 20 s of drift."""
+    hold = 20_000 * MS
+    mapping = fit(samples((0, 101 * MS, 101 * MS + hold, hold + 2 * MS)), drift_bound_ppm=100)
+    assert mapping is not None
+    _, half_width = mapping.offset(np.array([0, hold + 2 * MS]))
+    assert (
+        half_width <= 1 * MS + 1.01 * MS
+    ).all()  # half the round trip, and the drift of the other end: 20 s * 100 ppm / 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_truth_is_inside_the_bound_whatever_the_asymmetry(seed: int) -> None:
+    """With drift within its bound and delays that differ by way and time, the true offset is never outside."""
+    random = np.random.default_rng(seed)
+    zero, drift = 3_600_000_000_000, random.uniform(-90e-6, 90e-6)
+
+    def client_raw(true_ns: np.ndarray) -> np.ndarray:
+        return zero + true_ns + np.rint(true_ns * drift).astype(np.int64)
+
+    sent = np.sort(random.integers(0, 300_000 * MS, 200))
+    up, down = random.exponential(20 * MS, 200).astype(np.int64), random.exponential(4 * MS, 200).astype(np.int64)
+    rows = np.stack([client_raw(sent), sent + up, sent + up + MS, client_raw(sent + up + MS + down)], axis=1)
+    mapping = fit(pd.DataFrame(rows, columns=STAMPS, dtype="Int64"))
+    assert mapping is not None
+    assert mapping.samples == 200
+    moments = random.integers(-10_000 * MS, 310_000 * MS, 1000)
+    offset, half_width = mapping.offset(client_raw(moments))
+    error = np.abs(client_raw(moments) + offset - moments)
+    assert (error <= half_width + 1).all()
+    inside = (moments > 5_000 * MS) & (moments < 295_000 * MS)
+    assert np.median(half_width[inside]) < 2 * MS  # far under the 12 ms of a typical exchange
+    assert mapping.contradiction_ns == 0
+
+
+def test_clocks_that_drift_too_much_contradict_the_bound() -> None:
+    """A client whose clock jumps by a second is noticed."""
+    mapping = fit(samples((0, 10, 10, 20), (1000, 1010 - 1_000 * MS, 1010 - 1_000 * MS, 1020)))
+    assert mapping is not None
+    assert mapping.contradiction_ns == pytest.approx(1_000 * MS, rel=1e-3)
+
+
+def test_impossible_and_incomplete_stamps_are_left_out() -> None:
+    """Stamps that are missing, or an answer before its request, say nothing."""
+    impossible = samples((0, 20, 10, 30), (0, 0, 100, 50))
+    assert fit(impossible) is None
+    incomplete = impossible.head(1).copy()
+    incomplete["server_receive_raw_ns"] = pd.array([pd.NA], dtype="Int64")
+    assert fit(incomplete) is None
+
+
+def test_stamps_of_hosts_that_have_been_up_for_years_lose_nothing() -> None:
+    """Values beyond the exact range of a float are mapped to the nanosecond."""
+    zero = 4 * 10**17 + 3
+    mapping = fit(samples((zero, 103, 110, zero + 11)))
+    assert mapping is not None
+    offset, _ = mapping.offset(np.array([zero + 5]))
+    assert offset.tolist() == [101 - zero]

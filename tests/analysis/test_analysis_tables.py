@@ -1,0 +1,166 @@
+"""The summary: what it says, in which words, and what it warns of."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis.derive import derive
+from analysis.load import Run, load_run
+from analysis.tables import PHASES, Summary, differences, missed_pace, render, seconds, summarise
+from fltestbed.cli.summary import summary as summary_command
+
+Edit = Callable[[str, Callable[[str], str]], None]
+
+
+def with_experiment(run: Run, **changes: Any) -> Run:
+    """Return the run as if its configuration had been another one."""
+    return replace(run, manifest=replace(run.manifest, experiment=run.manifest.experiment | changes))
+
+
+def text(found: Summary, width: int = 100) -> str:
+    """What a terminal of `width` characters shows."""
+    shown = StringIO()
+    render(found, Console(file=shown, width=width))
+    return shown.getvalue()
+
+
+def test_row_of_a_run(runs: list[Run]) -> None:
+    """One row a run: what it was, mean and spread of every phase, clock half-width where two hosts are involved."""
+    row = summarise(runs).runs[0]
+    rounds = runs[0]["rounds"].query("round >= 1")
+    assert [row[key] for key in ("run", "link", "status", "rounds", "clients")] == ["demo-5g", "5g", "complete", 8, 4]
+    assert [row[key] for key in ("accuracy", "backend", "paced")] == [0.88, "wirefilter", True]
+    assert row["round_mean_s"] == pytest.approx(rounds["duration_s"].mean())
+    assert row["uplink_mean_s"] == pytest.approx(runs[0]["clients"]["uplink_s"].mean())
+    assert row["uplink_sd_s"] == pytest.approx(rounds["uplink_mean_s"].std())
+    assert row["uplink_clock_half_width_s"] == pytest.approx(runs[0]["clients"]["uplink_uncertainty_s"].mean())
+    assert row["uplink_share"] == pytest.approx(row["uplink_mean_s"] / row["round_mean_s"])
+    assert {key for key in row if "clock" in key} == {"downlink_clock_half_width_s", "uplink_clock_half_width_s"}
+
+
+def test_json_has_no_value_that_json_lacks(runs: list[Run]) -> None:
+    """NaN and infinity are null, so that any reader can read it."""
+    clients = runs[2]["clients"].assign(uplink_uncertainty_s=1.0, evaluate_s=float("nan"))
+    run = replace(runs[2], tables={**runs[2].tables, "clients.csv": clients})
+    found = json.loads(json.dumps(asdict(summarise([runs[0], run])), allow_nan=False))
+    assert found["ratios"][0]["high"] is None
+    assert found["runs"][1]["evaluate_mean_s"] is None
+
+
+def test_text_names_links_phases_and_ratios(runs: list[Run]) -> None:
+    """A terminal of 80 columns shows every run, phase and ratio without a word cut off."""
+    shown = text(summarise(runs), 80)
+    for word in ("demo-5g", "demo-wifi", "demo-ethernet", "wirefilter", "uplink share", *PHASES):
+        assert word in shown
+    assert "5g uplink takes " in shown
+    assert "times as long as ethernet's (the clocks alone allow " in shown
+    assert "…" not in shown
+    assert "warning" not in shown
+
+
+def test_configurations_that_differ_are_named(runs: list[Run]) -> None:
+    """Each setting that is not the same, with the runs of each value; name and link do not count."""
+    assert differences(runs) == []
+    other = with_experiment(runs[1], training={"local-epochs": 3, "batch-size": 16})
+    assert differences([runs[0], other, runs[2]]) == ["training.local-epochs: 2 (demo-5g, demo-ethernet), 3 (demo-wifi)"]
+    real = replace(runs[0], manifest=replace(runs[0].manifest, backend=""))
+    assert differences([real, runs[1]]) == ["backend: real (demo-5g), wirefilter (demo-wifi)"]
+    assert "the runs differ in more than their link:\n  training.local-epochs" in text(summarise([runs[0], other]))
+
+
+def test_warnings_of_status_lost_replies_and_uncertain_rows(folder: Path, edit: Edit) -> None:
+    """An interrupted run, a reply that never came and transfers within the clocks' uncertainty are each one line."""
+    edit("manifest.json", lambda old: json.dumps({**json.loads(old), "status": "interrupted"}))
+    edit(
+        "phases.csv",
+        lambda old: (
+            "\n".join(
+                line
+                for line in old.splitlines()
+                if not (",8-client-3," in line and (",collect," in line or ",wait," in line))
+            )
+            + "\n"
+        ),
+    )
+    run = derive(load_run(folder))
+    uncertain = run["timeline"].assign(uncertain=(run["timeline"]["phase"] == "uplink").astype("boolean"))
+    run = replace(run, tables={**run.tables, "timeline.csv": uncertain})
+    assert summarise([run]).warnings == [
+        "demo-5g: status is interrupted: figures cover a part of the run",
+        "demo-5g: 1 of 32 replies missing: client-3 in round 8 (missing)",
+        "demo-5g: 32 of 32 uplinks are shorter than the clocks' uncertainty: read them as 'at most'",
+    ]
+
+
+def test_replies_of_a_round_under_way_are_not_missing(folder: Path, edit: Edit) -> None:
+    """While a run goes on, nobody says that what has not come yet is lost."""
+    edit("manifest.json", lambda old: json.dumps({**json.loads(old), "status": "running"}))
+    edit("phases.csv", lambda old: old[: old.index(",8-client-0,")].rsplit("\n", 1)[0] + "\n")
+    edit("phases.csv", lambda old: old + old.splitlines()[-20].replace("demo-5g,7,", "demo-5g,8,") + "\n")
+    found = summarise([derive(load_run(folder))])
+    assert found.warnings == ["demo-5g: status is running: figures cover a part of the run"]
+
+
+def test_run_without_a_round_is_a_row_of_blanks(folder: Path) -> None:
+    """A run that failed at once is listed, not hidden, and breaks nothing."""
+    for file in folder.glob("*.csv"):
+        file.write_text(file.read_text().splitlines(keepends=True)[0])
+    found = summarise([derive(load_run(folder))])
+    assert (found.runs[0]["rounds"], found.runs[0]["uplink_mean_s"], found.runs[0]["accuracy"]) == (0, None, None)
+    assert found.ratios == []
+    assert "demo-5g" in text(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (0.02684, "0.0268"),
+        (0.0000004, "0.000000"),
+        (-0.5, "-0.500"),
+        (0.0, "0"),
+        (None, "-"),
+    ],
+)
+def test_seconds_have_three_significant_digits(value: float | None, written: str) -> None:
+    """Durations are written as a reader would: three digits, at most to the microsecond."""
+    assert seconds(value) == written
+
+
+def test_command_writes_tables_and_json(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command derives the run folders and prints the table, or writes JSON to a file."""
+    summary_command(folders)
+    assert "Seconds of a round" in capsys.readouterr().out
+    assert (folders[0] / "rounds.csv").is_file()
+    summary_command(folders, json=True, out=tmp_path / "summary.json")
+    assert capsys.readouterr().out == ""
+    assert [row["run"] for row in json.loads((tmp_path / "summary.json").read_text())["runs"]] == [
+        "demo-5g",
+        "demo-wifi",
+        "demo-ethernet",
+    ]
+
+
+def test_a_pace_that_was_missed_is_counted() -> None:
+    """Two epochs at 1.5 s are 3 s: 3.1 s is kept, 3.2 s is missed, and a client that nobody placed is not judged."""
+    clients = pd.DataFrame({"client": ["a", "a", "b", "c"], "train_s": [3.1, 3.2, 9.0, 9.0]}).astype({"train_s": "Float64"})
+    data = {
+        "experiment": {"pacing": {"seconds-per-epoch": [1.5, 5.0]}, "training": {"local-epochs": 2}},
+        "hosts": {"a": {"partition": 0}, "b": {"partition": 1}},
+    }
+
+    run: Any = type(
+        "Run", (), {"manifest": SimpleNamespace(data=data), "__getitem__": lambda self, name: {"clients": clients}[name]}
+    )()
+    assert missed_pace(run) == (1, 3)
+    data["experiment"] = {}
+    assert missed_pace(run) == (0, 0)
