@@ -1,0 +1,43 @@
+"""`fltestbed client`."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fltestbed.config import check_name
+from fltestbed.errors import ConfigError
+
+
+def client(
+    server: Annotated[str, typer.Option(help="The server's address, HOST:PORT.")],
+    interface: Annotated[str, typer.Option(help="The interface that all traffic with the server uses.")],
+    link: Annotated[str, typer.Option(help="Name of the link in the results, for example 5g.")],
+    partition: Annotated[int, typer.Option(min=0, help="Which part of the data is this client's, from 0.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the client in the results; this host's name if left out.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="Folder that keeps the client's key between runs.")] = None,
+    trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
+) -> None:
+    """Take part in one run of a server: join, train when told to, send, leave when it is over.
+
+    Example: fltestbed client --server 10.0.0.1:9092 --interface wwan0 --link 5g --partition 0
+    """
+    from fltestbed.client.session import Session  # noqa: PLC0415  # Flower's client takes a moment to import
+
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\s]+):\d{1,5}", server):
+        raise ConfigError(f"--server {server}: not an address; give HOST:PORT, for example 10.0.0.1:9092")
+    name = name or socket.gethostname()
+    check_name("--name", name)
+    check_name("--link", link)
+    Session(server, interface, link, partition, name, state or _default_state() / name, trust_apps, timeout).run()
+
+
+def _default_state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME")
+    return Path(base) / "fltestbed" if base else Path.home() / ".local" / "state" / "fltestbed"

@@ -1,0 +1,37 @@
+"""`fltestbed run`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fltestbed.config import check_name, load_experiment
+from fltestbed.errors import ConfigError
+from fltestbed.links import ensure_privilege, load_link
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="The experiment: a TOML file, or a shipped name (demo, paper).")],
+    link: Annotated[
+        str | None, typer.Option(help="Link profile: 5g, wifi, ethernet or a TOML file; the experiment's own if left out.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; EXPERIMENT-LINK if it is left out.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder in which the run folder is made.")] = Path("runs"),
+    app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
+    backend: Annotated[str, typer.Option(help="How the link is emulated: auto, netem, wirefilter or tbf.")] = "auto",
+    supernodes: Annotated[int, typer.Option(min=0, help="So many of the clients are stock flower-supernodes.")] = 0,
+) -> None:
+    """Run server and clients on this machine, each in a network namespace, over an emulated link.
+
+    Example: fltestbed run demo --link wifi
+    """
+    from fltestbed.laptop import Laptop  # noqa: PLC0415  # only now is it known that this process may make namespaces
+
+    ensure_privilege()
+    experiment = load_experiment(config)
+    profile = load_link(link or experiment.link)
+    if supernodes > experiment.clients:
+        raise ConfigError(f"--supernodes {supernodes}: {experiment.name} has {experiment.clients} clients in all")
+    name = check_name("--name", name or f"{experiment.name}-{profile.name}")
+    folder = Laptop(config, experiment, profile, backend).run(name, runs, app=app, supernodes=supernodes)
+    print(f"run folder: {folder}")

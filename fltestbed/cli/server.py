@@ -1,0 +1,29 @@
+"""`fltestbed server`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fltestbed.config import check_name, find_config, load_experiment, read_json
+
+
+def server(
+    config: Annotated[Path, typer.Argument(help="The experiment: a TOML file, or a shipped name (demo, paper).")],
+    name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own if it is left out.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder in which the run folder is made.")] = Path("runs"),
+    app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
+    emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
+) -> None:
+    """Serve one run of an experiment: wait for the clients, train, write the run folder, end.
+
+    Example: fltestbed server configs/paper.toml --name paper-5g
+    """
+    experiment = load_experiment(config)
+    folder = runs / check_name("--name", name or experiment.name)
+    link = read_json(emulation) if emulation is not None else None
+    given = find_config(config, ".").read_text()
+
+    from fltestbed.server.session import Session  # noqa: PLC0415  # Flower's server takes a second to import
+
+    Session(experiment, folder, app, link, given).run()

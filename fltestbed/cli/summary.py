@@ -1,0 +1,43 @@
+"""`fltestbed summary`: the table."""
+
+import dataclasses
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from analysis.derive import derive_folders
+from analysis.tables import render, summarise
+from fltestbed.errors import RunFolderError
+
+
+def summary(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/demo-5g.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with units in the keys, in place of tables.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to a file, not the terminal.")
+    ] = None,
+) -> None:
+    """Compare runs: seconds of each phase with its uncertainty, ratios between the links, and what to be warned of.
+
+    Makes timeline.csv, clients.csv and rounds.csv of each run folder again.
+
+    Example: fltestbed summary runs/demo-5g runs/demo-wifi runs/demo-ethernet
+    """
+    found = summarise(derive_folders(runs))
+    try:
+        file = None if out is None else out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{out}: cannot be written: {error.strerror}") from error
+    console = Console(file=file, width=None if file is None else 100)
+    try:
+        if json:
+            text = json_format.dumps(dataclasses.asdict(found), indent=2, allow_nan=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            render(found, console)
+    finally:
+        if file is not None:
+            file.close()

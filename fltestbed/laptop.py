@@ -1,0 +1,176 @@
+"""The laptop testbed: the lab's own commands, each in a network namespace of an emulated network.
+
+Nothing here measures. It starts `fltestbed server` and `fltestbed client` as a person in the lab would, waits, and makes
+sure that nothing is left.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fltestbed.config import Experiment
+from fltestbed.errors import TestbedError
+from fltestbed.links import EmulatedNetwork, LinkProfile
+from fltestbed.links.topology import Host
+from fltestbed.measure.manifest import amend, refuse_existing
+
+END_TIMEOUT_S = 5.0
+POLL_S = 0.1
+
+Process = subprocess.Popen[Any]
+
+log = logging.getLogger("fltestbed")
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """One emulated testbed.
+
+    Attributes
+    ----------
+    config : Path
+        The experiment's file, which the server reads.
+    experiment : Experiment
+    profile : LinkProfile
+    backend : str
+        "auto", "netem", "wirefilter" or "tbf".
+    """
+
+    config: Path
+    experiment: Experiment
+    profile: LinkProfile
+    backend: str = "auto"
+
+    def run(self, name: str, runs: Path, *, app: Path | None = None, supernodes: int = 0) -> Path:
+        """Run the experiment once; returns the run folder.
+
+        The last `supernodes` clients are stock flower-supernodes.
+
+        Raises
+        ------
+        TestbedError
+            The server or a client failed. What they said stands on the terminal and in the run's folder `logs`.
+        """
+        folder = runs / name
+        refuse_existing(folder)
+        network = EmulatedNetwork(
+            self.profile,
+            self.experiment.clients,
+            backend=self.backend,
+            congestion_control=self.experiment.congestion_control,
+        )
+        with tempfile.TemporaryDirectory(prefix="fltestbed-run-") as scratch, network:
+            logs = Path(scratch) / "logs"
+            logs.mkdir()
+            try:
+                self._run(network, name, runs, Path(scratch), app, supernodes)
+            finally:
+                if folder.is_dir():
+                    _keep(folder, logs, {host.name: asdict(host.counters()) for host in network.clients})
+        return folder
+
+    def _run(
+        self, network: EmulatedNetwork, name: str, runs: Path, scratch: Path, app: Path | None, supernodes: int
+    ) -> None:
+        emulation = scratch / "emulation.json"
+        emulation.write_text(json.dumps({"name": self.profile.name, "emulated": True} | network.describe()))
+        command = ["server", str(self.config), "--name", name, "--runs", str(runs), "--emulation", str(emulation)]
+        if app is not None:
+            command += ["--app", str(app)]
+        with contextlib.ExitStack() as stack:
+            server = _start(stack, network.server, command, None)
+            clients = {}
+            for number, host in enumerate(network.clients):
+                output = stack.enter_context((scratch / "logs" / f"{host.name}.log").open("wb"))
+                if number < len(network.clients) - supernodes:
+                    argv = self._client(network, host, number, scratch, trust_apps=app is not None)
+                    clients[host.name] = _start(stack, host, argv, output)
+                else:
+                    clients[host.name] = self._supernode(stack, network, host, number, scratch, output)
+            network.start_trace()
+            _watch(server, clients, scratch / "logs")
+
+    def _client(self, network: EmulatedNetwork, host: Host, number: int, scratch: Path, *, trust_apps: bool) -> list[str]:
+        argv = [
+            "client", "--server", f"{network.server.address}:{self.experiment.server.port}",
+            "--interface", host.interface, "--link", self.profile.name, "--partition", str(number),
+            "--name", host.name, "--state", str(scratch / host.name),
+        ]  # fmt: skip
+        return [*argv, "--trust-apps"] if trust_apps else argv
+
+    def _supernode(
+        self, stack: contextlib.ExitStack, network: EmulatedNetwork, host: Host, number: int, scratch: Path, log: IO[bytes]
+    ) -> Process:
+        from fltestbed.flower.supernode import supernode_command, supernode_environment  # noqa: PLC0415
+
+        address = f"{network.server.address}:{self.experiment.server.port}"
+        argv = supernode_command(address, number, self.experiment.clients)
+        home = scratch / f"{host.name}-flwr"
+        home.mkdir()
+        process = host.popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=supernode_environment(home))
+        stack.callback(_end, process)
+        return process
+
+
+def _keep(folder: Path, logs: Path, counters: dict[str, Any]) -> None:
+    """Add the logs and what the interfaces counted to the run folder, if there is room."""
+    try:
+        shutil.copytree(logs, folder / "logs", dirs_exist_ok=True)
+        amend(folder, interface_counters=counters)
+    except (OSError, shutil.Error):
+        log.warning("%s: the logs and the counters of the interfaces could not be kept there", folder)
+
+
+def _start(stack: contextlib.ExitStack, host: Host, arguments: Sequence[str], log: IO[bytes] | None) -> Process:
+    """Start one of the toolkit's own commands on an emulated host; it is ended with the stack."""
+    process = host.popen([sys.executable, "-m", "fltestbed", *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    stack.callback(_end, process)
+    return process
+
+
+def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
+    """Wait for the server's end. A client that fails before ends the run only if none is left."""
+    told: set[str] = set()
+    while server.poll() is None:
+        for name, process in clients.items():
+            if process.poll() not in (None, 0) and name not in told:
+                told.add(name)
+                log.warning("%s ended with status %s: %s", name, process.returncode, _last_line(logs / f"{name}.log"))
+        if len(told) == len(clients):
+            _end(server)
+            raise TestbedError(f"no client is left; the last one said: {_last_line(logs / f'{name}.log')}")
+        time.sleep(POLL_S)
+    if server.returncode != 0:
+        ended = TestbedError(f"the server ended with status {server.returncode}; its own message stands above")
+        ended.exit_status = server.returncode
+        raise ended
+    deadline = time.monotonic() + END_TIMEOUT_S
+    for process in clients.values():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _end(process: Process) -> None:
+    """End a process: asked first, then made to."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "nothing"

@@ -1,0 +1,213 @@
+"""The command line as a user meets it: one readable line, the right exit status, no traceback, nothing left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fltestbed import __version__
+from fltestbed.cli import COMMANDS
+
+
+def fltestbed(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fltestbed", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment, check=False)
+
+
+def client(tmp_path: Path, **change: object) -> list[object]:
+    options = {
+        "server": "127.0.0.1:1", "interface": "lo", "link": "5g", "partition": 0, "name": "pi-1", "timeout": 0,
+        "state": tmp_path / "state",
+    }  # fmt: skip
+    return ["client", *(part for key, value in (options | change).items() for part in (f"--{key}", value))]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], status: int, *says: str) -> None:
+    """Everything that is said is one line that begins with the program's name."""
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith("fltestbed: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in says:
+        assert text in done.stderr
+
+
+def test_help_lists_every_command() -> None:
+    """With its line, and without importing any of them."""
+    done = fltestbed("--help")
+    assert done.returncode == 0
+    for name, about in COMMANDS.items():
+        assert name in done.stdout
+        assert about in done.stdout
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_of_a_command_shows_an_example(command: str) -> None:
+    """A line that can be copied."""
+    done = fltestbed(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: fltestbed {command} " in " ".join(done.stdout.split())
+
+
+def test_the_version_is_the_packages() -> None:
+    """And nothing else is printed."""
+    assert fltestbed("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sever"], "No such command 'sever'"),
+        (["server"], "Missing argument 'CONFIG'"),
+        (["server", "demo", "--colour", "red"], "No such option"),
+        (["client", "--server", "x:1"], "Missing option"),
+        (["client", "--server", "x:1", "--interface", "lo", "--link", "5g", "--partition", "-1"], "-1 is not in the range"),
+        (["client", "--server", "x:1", "--interface", "lo", "--link", "5g", "--partition", "one"], "not a valid integer"),
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: list[str], says: str) -> None:
+    """The usage and what was wrong with it."""
+    done = fltestbed(*arguments)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    """Status 2, with its name and those that are shipped."""
+    assert_one_line(fltestbed("server", "dmeo"), 2, "dmeo: neither a file nor a shipped name (demo, paper)")
+    assert_one_line(fltestbed("server", tmp_path / "x.toml"), 2, f"{tmp_path}/x.toml: there is no such file")
+
+
+def test_an_unknown_key(tmp_path: Path) -> None:
+    """Status 2, and the nearest that is known."""
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"\nround = 3')
+    assert_one_line(fltestbed("server", file), 2, f'{file}: round: unknown key; did you mean "rounds"?')
+
+
+@pytest.mark.parametrize("server", ["nonsense", "host:port", "http://x:1"])
+def test_an_address_that_is_none(tmp_path: Path, server: str) -> None:
+    """Status 2, with an example of one."""
+    done = fltestbed(*client(tmp_path, server=server))
+    assert_one_line(done, 2, f"--server {server}: not an address; give HOST:PORT")
+
+
+def test_a_name_that_is_not_safe(tmp_path: Path) -> None:
+    """Status 2, for the client's and the link's."""
+    assert_one_line(fltestbed(*client(tmp_path, name="../pi")), 2, "--name ../pi: letters, digits")
+    assert_one_line(fltestbed(*client(tmp_path, link="=5g")), 2, "--link =5g: letters, digits")
+
+
+def test_an_interface_that_does_not_exist(tmp_path: Path) -> None:
+    """Status 1, with those that do; no key has been made yet."""
+    done = fltestbed(*client(tmp_path, interface="wwan9"))
+    assert_one_line(done, 1, "--interface wwan9: this host has no such interface; it has ", "lo")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    """Status 1, with the address, the interface, the time and the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    done = fltestbed(*client(tmp_path, server=address, timeout=0.1))
+    assert_one_line(done, 1, f"{address}: no server answers there within 0.1 s over lo", "Connection refused")
+
+
+def test_no_patience_still_makes_one_honest_try(tmp_path: Path) -> None:
+    """`--timeout 0` asks once, and says why there was no answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert_one_line(fltestbed(*client(tmp_path, server=address, timeout=0)), 1, "Connection refused")
+
+
+def test_a_key_that_is_broken(tmp_path: Path) -> None:
+    """Status 1, with the file."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "node.key").write_bytes(b"garbage")
+    assert_one_line(fltestbed(*client(tmp_path)), 1, f"{state}/node.key: the node's key cannot be read or made")
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    """Status 1, with address and port; no run folder is left."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        file = tmp_path / "x.toml"
+        file.write_text(f'name = "x"\n[server]\nhost = "127.0.0.1"\nport = {port}')
+        done = fltestbed("server", file, "--runs", tmp_path / "runs")
+    assert_one_line(done, 1, f"127.0.0.1:{port}: cannot listen there: Address already in use; choose another server.port")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_exists(tmp_path: Path) -> None:
+    """Status 2, with what to do; what is in it stays."""
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "manifest.json").write_text("mine")
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"\n[server]\nhost = "127.0.0.1"\nport = 39217')
+    done = fltestbed("server", file, "--runs", tmp_path / "runs")
+    assert_one_line(done, 2, f"{tmp_path}/runs/x: exists already; choose another name with --name")
+    assert (tmp_path / "runs" / "x" / "manifest.json").read_text() == "mine"
+
+
+def test_a_runs_name_that_is_not_safe(tmp_path: Path) -> None:
+    """Status 2: the name is a folder below --runs, and a cell of every table."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the port is in use: without the check, that is the error
+        file = tmp_path / "x.toml"
+        file.write_text(f'name = "x"\n[server]\nhost = "127.0.0.1"\nport = {listener.getsockname()[1]}')
+        done = fltestbed("server", file, "--runs", tmp_path / "runs", "--name", "../=x,y")
+    assert_one_line(done, 2, "--name")
+
+
+def test_an_app_that_is_none(tmp_path: Path) -> None:
+    """Status 2, with the folder."""
+    done = fltestbed("server", "demo", "--app", tmp_path, "--runs", tmp_path / "runs")
+    assert_one_line(done, 2, f"{tmp_path}: no pyproject.toml there; --app wants the folder of a Flower app")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["summary", "plot"])
+def test_a_run_that_is_not_there(tmp_path: Path, command: str) -> None:
+    """Status 2, with the folder."""
+    assert_one_line(fltestbed(command, tmp_path / "nowhere", cwd=tmp_path), 2, f"{tmp_path}/nowhere")
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    """The traceback that is kept from users otherwise."""
+    done = fltestbed("--debug", "server", tmp_path / "x.toml")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "there is no such file" in done.stderr
+
+
+def interrupted(tmp_path: Path, number: signal.Signals) -> tuple[int, str]:
+    """Stop a client that waits for its server; its exit status and what it said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        arguments = client(tmp_path, server=f"127.0.0.1:{listener.getsockname()[1]}", timeout=60)
+        command = [sys.executable, "-m", "fltestbed", *map(str, arguments)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            listener.settimeout(30)
+            connection, _ = listener.accept()  # it has come as far as asking
+            with connection:
+                process.send_signal(number)
+                _, said = process.communicate(timeout=30)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_status_130(tmp_path: Path, number: signal.Signals) -> None:
+    """The client waits for its server; asked to stop it is gone, without a traceback."""
+    status, said = interrupted(tmp_path, number)
+    assert status == 130
+    assert "Traceback" not in said
+
+
+def test_an_interrupt_is_said(tmp_path: Path) -> None:
+    """One line."""
+    assert interrupted(tmp_path, signal.SIGINT)[1] == "fltestbed: interrupted\n"

@@ -1,0 +1,128 @@
+"""Runs of the real command line over emulated links, shared by the tests that look at their folders."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from analysis.derive import derive
+from analysis.load import Run, load_run
+
+APPS = Path(__file__).parent / "apps"
+TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+MARK = "FLTESTBED_TEST"
+"""Set in the environment of what the tests start, and so of everything that is started by it."""
+
+
+def marked() -> tuple[str, dict[str, str]]:
+    """A new mark, and the environment that carries it."""
+    mark = uuid.uuid4().hex
+    return mark, {**os.environ, MARK: mark}
+
+
+def fltestbed(*arguments: object, prefix: tuple[str, ...] = ()) -> Outcome:
+    """Run the command line to its end; no process that it started may be left."""
+    mark, environment = marked()
+    command = [*prefix, sys.executable, "-m", "fltestbed", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+    assert left_over(mark) == []
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def left_over(mark: str) -> list[str]:
+    """Command lines of processes that carry the mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def write_experiment(folder: Path, **keys: Any) -> Path:
+    """Write an experiment; a dictionary becomes a table."""
+    lines = ['name = "test"']
+    lines += [f"{key.replace('_', '-')} = {json.dumps(value)}" for key, value in keys.items() if not isinstance(value, dict)]
+    for table, entries in keys.items():
+        if isinstance(entries, dict):
+            lines.append(f"[{table}]")
+            lines += [f"{key.replace('_', '-')} = {json.dumps(value)}" for key, value in entries.items()]
+    file = folder / "experiment.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def numpy_app(folder: Path, **config: object) -> Path:
+    """A copy of the plain Flower app with another default configuration."""
+    app = folder / "numpy_app"
+    shutil.copytree(APPS / "numpy_app", app)
+    pyproject = app / "pyproject.toml"
+    text = pyproject.read_text()
+    head, _, defaults = text.partition("[tool.flwr.app.config]\n")
+    lines = {line.partition(" = ")[0]: line for line in defaults.splitlines()}
+    for key, value in config.items():
+        lines[key.replace("_", "-")] = f"{key.replace('_', '-')} = {json.dumps(value)}"
+    pyproject.write_text(head + "[tool.flwr.app.config]\n" + "\n".join(lines.values()) + "\n")
+    return app
+
+
+@pytest.fixture(scope="session")
+def app_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three clients of the plain Flower app over switched Ethernet, rates alone."""
+    folder = tmp_path_factory.mktemp("app")
+    config = write_experiment(folder, clients=3)
+    done = fltestbed(
+        "run",
+        config,
+        "--link",
+        "ethernet",
+        "--backend",
+        "tbf",
+        "--app",
+        APPS / "numpy_app",
+        "--runs",
+        folder,
+        "--name",
+        "app",
+    )
+    assert done.status == 0, done.out + done.err
+    return derive(load_run(folder / "app"))
+
+
+@pytest.fixture(scope="session", params=["5g", "wifi"])
+def shaped_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two clients that send 2.9 MB each over a shaped, shared link."""
+    folder = tmp_path_factory.mktemp("shaped")
+    config = write_experiment(folder, clients=2)
+    app = numpy_app(folder, num_server_rounds=2, parameters=727_624)
+    done = fltestbed("run", config, "--link", request.param, "--app", app, "--runs", folder, "--name", "shaped")
+    assert done.status == 0, done.out + done.err
+    return derive(load_run(folder / "shaped"))
+
+
+def free_port() -> int:
+    """A port on the loopback that nobody uses now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

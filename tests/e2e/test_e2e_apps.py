@@ -1,0 +1,125 @@
+"""Any Flower app gives the same files."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.derive import derive
+from analysis.load import Run, load_run
+from fltestbed.measure.schema import TABLES
+from tests.e2e.conftest import fltestbed, numpy_app, write_experiment
+
+
+def test_an_unmodified_app_gives_every_file(app_run: Run) -> None:
+    """The run is complete and has every table of the dictionary, without a warning of the reader."""
+    assert app_run.manifest.data["status"] == "complete"
+    written = {file.name for file in app_run.path.glob("*.csv")}
+    assert set(TABLES) - {"timeline.csv", "clients.csv", "rounds.csv"} <= written
+    assert app_run.warnings == ()
+    assert len(app_run["rounds"]) == 3
+    assert list(app_run["rounds"]["clients_replied"]) == [3, 3, 3]
+
+
+def test_every_client_and_round_has_its_phases(app_run: Run) -> None:
+    """Each client passes through every phase in each round, for training and for evaluation; the server aggregates both."""
+    rows = app_run["phases"]
+    assert set(rows["status"]) == {"ok"}
+    own = rows[rows["client"].notna() & (rows["client"] != "")]
+    per_task = own.groupby(["round", "client", "message_type"])["phase"].agg(set)
+    assert len(per_task) == 3 * 3 * 2
+    for message_type, of_type in per_task.groupby(level="message_type"):
+        assert list(of_type) == [{
+            "configure", "queue", "downlink", "deserialize", message_type, "serialize", "uplink", "collect", "wait"
+        }] * 9  # fmt: skip
+    assert len(rows[rows["phase"] == "aggregate"]) == 3 * 2
+
+
+def test_no_duration_of_one_host_is_negative(app_run: Run) -> None:
+    """Two stamps of one host are in the order in which things happened."""
+    rows = app_run["phases"]
+    same = rows[rows["start_host"] == rows["end_host"]]
+    assert len(same) > 0
+    assert (same["end_raw_ns"] >= same["start_raw_ns"]).all()
+
+
+def test_metrics_of_clients_and_aggregates_are_recorded(app_run: Run) -> None:
+    """What the app reports is there per client and aggregated, weighted by examples."""
+    rows = app_run["metrics"]
+    losses = rows[(rows["metric"] == "train-loss") & (rows["round"] == 1)]
+    assert sorted(losses[losses["source"] == "client"]["value"]) == [pytest.approx(1 / 3), pytest.approx(1 / 2), 1.0]
+    aggregate = losses[losses["source"] == "aggregate"]["value"].item()
+    assert aggregate == pytest.approx((10 * 1 + 11 / 2 + 12 / 3) / 33)
+
+
+def test_a_client_that_fails_is_named_and_the_round_goes_on(tmp_path: Path) -> None:
+    """An exception in one ClientApp costs its own training, is in the record with its reason, and nothing else."""
+    config = write_experiment(tmp_path, clients=3)
+    app = numpy_app(tmp_path, num_server_rounds=1, fail_on="1")
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--runs", tmp_path, "--name", "failing"
+    )
+    assert done.status == 0, done.out + done.err
+    run = derive(load_run(tmp_path / "failing"))
+    failed = run["phases"][run["phases"]["status"] == "failed"]
+    assert list(failed["client"]) == ["client-1"]
+    assert list(failed["phase"]) == ["train"]
+    assert failed["detail"].item() == "RuntimeError: told to fail"
+
+
+def test_a_stock_supernode_takes_part_beside_two_of_ours(tmp_path: Path) -> None:
+    """Its transfers are timed from the server; what the server cannot see says so; all three replies count."""
+    config = write_experiment(tmp_path, clients=3)
+    app = numpy_app(tmp_path, num_server_rounds=1)
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--supernodes", "1",
+        "--runs", tmp_path, "--name", "mixed",
+    )  # fmt: skip
+    assert done.status == 0, done.out + done.err
+    run = derive(load_run(tmp_path / "mixed"))
+    rows = run["phases"]
+    stock = rows[(rows["client"] == "supernode-0") & (rows["message_type"] == "train")]
+    status = dict(zip(stock["phase"], stock["status"], strict=True))
+    assert status["downlink"] == status["uplink"] == status["collect"] == "ok"
+    assert status["train"] == status["serialize"] == "missing"
+    assert set(rows["client"].dropna()) >= {"client-0", "client-1", "supernode-0"}
+    assert run["rounds"]["clients_replied"].item() == 3
+
+
+def test_flowers_own_requests_give_the_same_phases(tmp_path: Path) -> None:
+    """With the transport `objects` a client is timed on both sides, and its transfers say what carried them."""
+    config = write_experiment(tmp_path, clients=2, transport="objects")
+    app = numpy_app(tmp_path, num_server_rounds=2)
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--runs", tmp_path, "--name", "objects"
+    )
+    assert done.status == 0, done.out + done.err
+    run = derive(load_run(tmp_path / "objects"))
+    rows = run["phases"]
+    assert set(rows["status"]) == {"ok"}
+    phases = ["configure", "queue", "downlink", "deserialize", "train", "serialize", "uplink", "collect", "wait"]
+    for (number, client), own in (
+        rows[rows["message_type"] == "train"].dropna(subset=["client"]).groupby(["round", "client"])
+    ):
+        if client:
+            assert sorted(own["phase"]) == sorted(phases), (number, client)
+    transfers = run["transfers"]
+    assert set(transfers["transport"]) == {"objects"}
+    assert len(transfers) == 2 * 2 * 2 * 2  # rounds, clients, training and evaluation, directions
+    assert transfers["client_end_raw_ns"].notna().all()
+
+
+def test_an_app_without_a_strategy_is_timed_too(tmp_path: Path) -> None:
+    """An app that loops over the Grid by itself has every phase; what it does between its rounds is its aggregation."""
+    config = write_experiment(tmp_path, clients=2)
+    app = numpy_app(tmp_path, own_loop=True)
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--runs", tmp_path, "--name", "loop"
+    )
+    assert done.status == 0, done.out + done.err
+    rows = load_run(tmp_path / "loop")["phases"]
+    assert set(rows["status"]) == {"ok"}
+    assert list(rows[rows["phase"] == "aggregate"]["detail"]) == [
+        "until the app sent its next messages",
+        "until the app ended",
+    ]
+    assert len(rows[rows["phase"] == "wait"]) == 2 * 2

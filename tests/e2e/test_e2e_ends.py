@@ -1,0 +1,95 @@
+"""However a run ends, nothing is left of it but its folder, which says how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import fltestbed, left_over, marked, numpy_app, write_experiment
+
+PATIENCE_S = 60.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A run whose clients are in the middle of a long training."""
+    app = numpy_app(folder, num_server_rounds=50, seconds=30.0)
+    config = write_experiment(folder, clients=2)
+    command = [
+        sys.executable, "-m", "fltestbed", "run", str(config), "--link", "ethernet", "--app", str(app),
+        "--runs", str(folder), "--name", "long",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            phases = folder / "long" / "phases.csv"
+            wait_until(lambda: process.poll() is not None or (phases.exists() and "queue" in phases.read_text()))
+            assert process.poll() is None
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    """Status 130, one line, a manifest that says interrupted, rows kept, no process left."""
+    mark, environment = marked()
+    with running(tmp_path, environment) as process:
+        os.killpg(process.pid, number)  # as a terminal does: to the command and to all that it has started
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "long" / "manifest.json").read_text())["status"] == "interrupted"
+    assert "queue" in (tmp_path / "long" / "phases.csv").read_text()
+    wait_until(lambda: left_over(mark) == [])
+
+
+def test_nothing_survives_kill_9(tmp_path: Path) -> None:
+    """Server, clients, trainers and links die with the command that started them, also when it is killed."""
+    mark, environment = marked()
+    with running(tmp_path, environment) as process:
+        assert len(left_over(mark)) >= 5  # the command, server, ServerApp, two clients and their trainers
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(20)
+    wait_until(lambda: left_over(mark) == [])
+
+
+def test_a_run_works_without_root(tmp_path: Path) -> None:
+    """With no more rights than an ordinary user has, the run goes through a user namespace; the backend is tbf."""
+    rights = ("setpriv", "--bounding-set", "-all,+setfcap", "--inh-caps", "-all", "--")
+    config = write_experiment(tmp_path, clients=2)
+    app = numpy_app(tmp_path, num_server_rounds=1)
+    done = fltestbed("run", config, "--link", "ethernet", "--app", app, "--runs", tmp_path, "--name", "user", prefix=rights)
+    if done.status != 0:
+        assert "this host forbids" in done.err, done.err
+        pytest.skip(done.err)
+    manifest = json.loads((tmp_path / "user" / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["link"]["user_namespace"] is True
+    assert manifest["link"]["backend"] == "tbf"
+
+
+def test_a_run_whose_clients_never_come_says_so(tmp_path: Path) -> None:
+    """The server gives up after join-timeout-s, names who is there, and the manifest says failed."""
+    config = write_experiment(tmp_path, clients=2, server={"host": "127.0.0.1", "port": 9, "join_timeout_s": 0.5})
+    done = fltestbed("server", config, "--runs", tmp_path, "--name", "alone")
+    assert done.status == 1
+    assert "0 of 2 clients joined within 0.5 s" in done.err
+    manifest = json.loads((tmp_path / "alone" / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "0 of 2 clients joined" in manifest["reason"]
