@@ -1,0 +1,82 @@
+"""The Flower app of the benchmark: FedAvg without evaluation, and clients that answer with fresh random weights.
+
+`bundle` and `stock` run it unchanged. `write_app` makes the folder that `flwr run` and `fltestbed server --app` take: a
+pyproject.toml that names this module.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from fltestbed.bench.models import SIZES, fresh_weights
+from fltestbed.clock import SYSTEM_CLOCK
+
+CLIENTS = 2
+
+_PYPROJECT = """\
+[project]
+name = "fltestbed-bench"
+version = "1.0.0"
+description = "Fresh random weights, no training"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fltestbed"
+flwr-version-target = "1.41.0"
+
+[tool.flwr.app.components]
+serverapp = "fltestbed.bench.noise:server_app"
+clientapp = "fltestbed.bench.noise:client_app"
+
+[tool.flwr.app.config]
+"""
+
+client_app = ClientApp()
+server_app = ServerApp()
+
+
+def write_app(folder: Path, *, size: str, rounds: int, stamps: Path) -> Path:
+    """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON."""
+    folder.mkdir()
+    config = {"size": size, "rounds": rounds, "stamps": str(stamps)}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
+    (folder / "pyproject.toml").write_text(_PYPROJECT + "".join(lines))
+    return folder
+
+
+@client_app.train()
+def train(msg: Message, context: Context) -> Message:  # noqa: ARG001  # Flower's signature
+    """Read the model as any app would, and answer with another."""
+    model = msg.content.array_records["arrays"].to_numpy_ndarrays()
+    arrays = ArrayRecord(fresh_weights(tuple(array.shape for array in model)))
+    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+
+
+class _StampedFedAvg(FedAvg):
+    """Flower's FedAvg, which remembers when each round started."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.starts_ns: list[int] = []
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """See Flower."""
+        self.starts_ns.append(SYSTEM_CLOCK.raw_ns())
+        return super().configure_train(server_round, arrays, config, grid)
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds and write their starts."""
+    config = context.run_config
+    strategy = _StampedFedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
+    model = ArrayRecord(fresh_weights(SIZES[str(config["size"])].shapes))
+    strategy.start(grid, model, num_rounds=int(config["rounds"]))
+    Path(str(config["stamps"])).write_text(json.dumps(strategy.starts_ns))

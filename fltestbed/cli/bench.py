@@ -1,0 +1,78 @@
+"""`fltestbed bench`."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fltestbed.errors import ConfigError
+from fltestbed.links import ensure_privilege
+
+BENCHMARKS = ("round",)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure: round.")],
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")] = None,
+    links: Annotated[
+        str, typer.Option(help="Links, with commas: loopback, 5g, wifi, ethernet, or TOML files.")
+    ] = "loopback,5g,wifi,ethernet",
+    sizes: Annotated[
+        str, typer.Option(help="Models, with commas: small (2.9 MB), large (45 MB), tiny; or all: small and large.")
+    ] = "small",
+    contenders: Annotated[
+        str, typer.Option(help="Who takes part, with commas, of bundle, grpc, raw, objects and stock; bundle always does.")
+    ] = "bundle,grpc,raw,objects,stock",
+    rounds: Annotated[int | None, typer.Option(min=1, help="Counted rounds of a start; a default for each model.")] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each contender is started, in turns.")] = 3,
+    backend: Annotated[str, typer.Option(help="How links are emulated: auto, netem, wirefilter or tbf.")] = "auto",
+) -> None:
+    """Measure the toolkit itself; each figure is printed beside its bar, and the status is 1 when one is missed.
+
+    Example: fltestbed bench round --links loopback,5g --contenders bundle,grpc,raw --json round.json
+    """
+    from fltestbed.bench.contenders import CONTENDERS  # noqa: PLC0415  # Flower takes a second to import
+    from fltestbed.bench.models import SIZES  # noqa: PLC0415
+    from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
+    from fltestbed.bench.results import write_json  # noqa: PLC0415
+    from fltestbed.bench.round import Plan, measure  # noqa: PLC0415
+    from fltestbed.bench.table import render  # noqa: PLC0415
+    from fltestbed.links import load_link  # noqa: PLC0415
+
+    _choose("NAME", name, BENCHMARKS)
+    chosen_sizes = ["small", "large"] if sizes == "all" else _choose("--sizes", sizes, SIZES)
+    chosen_contenders = {"bundle", *_choose("--contenders", contenders, CONTENDERS)}
+    chosen_links = [link for link in links.split(",") if link]
+    for link in chosen_links:
+        if link != LOOPBACK:
+            load_link(link)
+    if not chosen_links:
+        raise ConfigError("--links: is empty; give loopback, a shipped profile or a TOML file")
+    ensure_privilege()
+    plan = Plan(
+        chosen_links, [SIZES[size] for size in chosen_sizes], sorted(chosen_contenders), repetitions, rounds, backend
+    )
+    report = measure(plan)
+    render(report, Console(width=None if Console().is_terminal else 120))
+    if json is not None:
+        write_json(report, json)
+    raise typer.Exit(0 if report.holds else 1)
+
+
+def _choose(option: str, value: str, allowed: Collection[str]) -> list[str]:
+    """The names of a list with commas.
+
+    Raises
+    ------
+    ConfigError
+        One of them is not allowed, or there is none.
+    """
+    names = [name for name in value.split(",") if name]
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not names:
+        raise ConfigError(
+            f"{option} {value}: {', '.join(unknown) or 'nothing'} is not known; choose of {', '.join(allowed)}"
+        )
+    return names
