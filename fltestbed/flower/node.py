@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import os
+import weakref
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -57,8 +59,9 @@ class NodeKey:
     def __init__(self, path: Path, clock: Clock) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = path.with_suffix(".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            self.release = weakref.finalize(self, os.close, lock)  # held as long as the key is in use
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HostError(
                 f"{path}: another client of this host uses this key; give each client its own --name, or its own --state"

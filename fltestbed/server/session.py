@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -118,7 +119,11 @@ class Session:
         """Find a slip in the names of model and strategy before anything is made; an app of the user's has its own."""
         if self.app is None:
             check_model_name(self.experiment.model.name)
-            build_strategy(self.experiment)
+            logging.disable()  # what Flower has to say of the strategy, it says again when the ServerApp makes it
+            try:
+                build_strategy(self.experiment)
+            finally:
+                logging.disable(logging.NOTSET)
 
     def _pack(self) -> bytes:
         if self.app is not None:

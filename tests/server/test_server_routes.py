@@ -9,6 +9,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.client.transport import REPLY_TO_HEADER
 from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.errors import HostError
 from fltestbed.flower.apps import pack_installed_app
 from fltestbed.flower.bundle import Bundle, encode_head
 from tests.flower.flower_messages import answer
@@ -241,9 +242,12 @@ def test_a_pi_that_booted_in_the_past_can_join(running: Running, tmp_path: Path)
 
 
 def test_a_key_is_kept_between_runs(running: Running, tmp_path: Path) -> None:
-    """The same file gives the same node, while it still counts as online too; nobody else can read it."""
+    """The same file gives the same node, while it still counts as online too; nobody else can read or use it meanwhile."""
     first = Pi(running, tmp_path, 0)
+    with pytest.raises(HostError, match="another client of this host uses this key; give each client its own --name"):
+        Pi(running, tmp_path, 0)
     first.connection.close()  # no goodbye: the process was killed
+    first.key.release()
     again = Pi(running, tmp_path, 0)
     assert again.node_id == first.node_id
     assert (tmp_path / "pi-0" / "node.key").stat().st_mode & 0o077 == 0
