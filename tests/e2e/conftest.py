@@ -110,9 +110,9 @@ def app_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return derive(load_run(folder / "app"))
 
 
-@pytest.fixture(scope="session", params=["5g", "wifi"])
+@pytest.fixture(scope="session", params=["5g", "wifi", "ethernet"])
 def shaped_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two clients that send 2.9 MB each over a shaped, shared link."""
+    """Two clients that send 2.9 MB each over a shaped link."""
     folder = tmp_path_factory.mktemp("shaped")
     config = write_experiment(folder, clients=2)
     app = numpy_app(folder, num_server_rounds=2, parameters=727_624)
