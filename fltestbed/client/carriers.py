@@ -66,7 +66,9 @@ class PatientConnection:
         self._connection = connection
         self._timeout_s = timeout_s
 
-    def post(self, path: str, body: Sequence[bytes], silence_s: float, headers: dict[str, str] | None = None) -> Reply:
+    def post(
+        self, path: str, body: Sequence[bytes | memoryview], silence_s: float, headers: dict[str, str] | None = None
+    ) -> Reply:
         """Send a request and read its answer.
 
         Raises
@@ -178,7 +180,7 @@ class ObjectsCarrier:
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
-        bundle = decode(encode_head({}, messages=1) + result.reply)
+        bundle = decode(b"".join([encode_head({}, messages=1), result.reply]))
         send_ns = self._clock.raw_ns()
         self._node.push_reply(self._run_id, bundle)
         end_ns = self._clock.raw_ns()

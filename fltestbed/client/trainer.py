@@ -1,7 +1,8 @@
 """The trainer: one process for a run, warm from the start, that calls the ClientApp.
 
 The network process keeps a `Trainer`; the process itself is this module run as a program. They talk over a socket pair in
-frames (`multiprocessing.connection`, bytes alone, no pickle): a JSON head, then a bundle.
+frames of JSON (`multiprocessing.connection`, bytes alone, no pickle) that say how long the bundle is that lies in a shared
+buffer, one for each direction.
 
 A trainer that dies or hangs is replaced, and the message that it worked on is answered with an error.
 """
@@ -13,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from fltestbed.client.shared_buffer import SharedBuffer
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
 
@@ -35,11 +36,11 @@ class TrainerFailed(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a trainer made of one message."""
+    """What a trainer made of one message; the reply is valid until the trainer is given another message."""
 
     message_id: str
     facts: dict[str, Any]
-    reply: bytes
+    reply: bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ class Trainer:
         self._order = order
         ours, theirs = socket.socketpair()
         self._pipe = Connection(ours.detach())
+        self._message, self._reply = SharedBuffer(), SharedBuffer()
         with theirs:
+            descriptors = [theirs.fileno(), self._message.descriptor, self._reply.descriptor]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fltestbed.client.trainer", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "fltestbed.client.trainer", *map(str, descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "FLWR_HOME": str(order.home)},
             )
@@ -97,11 +100,10 @@ class Trainer:
         TrainerFailed
             It died or took longer than `timeout_s`; call `stop` and make another one.
         """
-        # A stopped trainer takes nothing, and a large message would wait for it for ever: it has as long as the work.
-        self._limit_sending(timeout_s)
-        self._send(json.dumps({"wall_offset_s": wall_offset_s}).encode(), bundle)
+        length = self._message.write([bundle])
+        self._send(json.dumps({"wall_offset_s": wall_offset_s, "length": length}).encode())
         facts = json.loads(self._receive(timeout_s))
-        return Result(facts.pop("message_id"), facts, self._receive(timeout_s))
+        return Result(facts.pop("message_id"), facts, self._reply.read(facts.pop("length")))
 
     @property
     def pid(self) -> int:
@@ -111,6 +113,8 @@ class Trainer:
     def stop(self) -> None:
         """End the process: closing the pipe asks it to, then it is made to."""
         self._pipe.close()
+        self._message.close()
+        self._reply.close()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -122,17 +126,10 @@ class Trainer:
         self._process.kill()
         self.stop()
 
-    def _limit_sending(self, timeout_s: float) -> None:
-        seconds, fraction = divmod(timeout_s, 1.0)
-        with socket.socket(fileno=os.dup(self._pipe.fileno())) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6)))
-
-    def _send(self, *frames: bytes | bytearray) -> None:
+    def _send(self, *frames: bytes) -> None:
         try:
             for frame in frames:
                 self._pipe.send_bytes(frame)
-        except BlockingIOError as error:
-            raise TrainerFailed("the trainer was silent and took no data") from error
         except OSError as error:
             raise TrainerFailed(self._symptom()) from error
 
@@ -155,14 +152,15 @@ class Trainer:
         return f"the trainer ended with status {status}"
 
 
-def main(descriptor: int) -> None:
+def main(pipe_descriptor: int, message_descriptor: int, reply_descriptor: int) -> None:
     """The trainer process: serve messages until the pipe is closed."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the network process, which ends this one
     import fltestbed.flower  # noqa: F401, PLC0415  # first: it switches Flower's telemetry off
     from fltestbed.client.worker import Worker  # noqa: PLC0415  # heavy: after the parent's death is cared for
 
-    pipe = Connection(descriptor)
+    pipe = Connection(pipe_descriptor)
+    message, reply = SharedBuffer(message_descriptor), SharedBuffer(reply_descriptor)
     with contextlib.suppress(EOFError, OSError):
         head = json.loads(pipe.recv_bytes())
         fab = pipe.recv_bytes()
@@ -175,9 +173,8 @@ def main(descriptor: int) -> None:
         pipe.send_bytes(b"{}")
         while True:
             order = json.loads(pipe.recv_bytes())
-            facts, chunks = worker.answer(pipe.recv_bytes(), order["wall_offset_s"])
-            pipe.send_bytes(json.dumps(facts).encode())
-            pipe.send_bytes(b"".join(chunks))
+            facts, chunks = worker.answer(message, order["length"], order["wall_offset_s"])
+            pipe.send_bytes(json.dumps({**facts, "length": reply.write(chunks)}).encode())
 
 
 def die_with_parent() -> None:
@@ -186,4 +183,4 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

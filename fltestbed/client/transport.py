@@ -83,7 +83,9 @@ class ServerConnection:
         response.read()
         return response.getheader("date", "")
 
-    def post(self, path: str, body: Sequence[bytes], timeout_s: float, headers: dict[str, str] | None = None) -> Reply:
+    def post(
+        self, path: str, body: Sequence[bytes | memoryview], timeout_s: float, headers: dict[str, str] | None = None
+    ) -> Reply:
         """Send one request and read its answer. Its headers carry `send_ns` and `connect_ns`.
 
         Parameters
@@ -155,7 +157,7 @@ class ServerConnection:
             return sock
         raise problem
 
-    def _exchange(self, path: str, body: Sequence[bytes], timeout_s: float, headers: dict[str, str]) -> Reply:
+    def _exchange(self, path: str, body: Sequence[bytes | memoryview], timeout_s: float, headers: dict[str, str]) -> Reply:
         was_open = self._http is not None and self._http.sock is not None
         start_ns = self._clock.raw_ns()
         connection = self._connect(timeout_s)

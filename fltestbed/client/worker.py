@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from fltestbed.client.shared_buffer import SharedBuffer
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower import apps
 from fltestbed.flower.bundle import Bundle, decode
@@ -36,8 +37,8 @@ class Worker:
             apps.install(app)
             self._app = apps.load_client_app(app)
 
-    def answer(self, data: bytes, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
-        """Answer one message.
+    def answer(self, message_buffer: SharedBuffer, length: int, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
+        """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
 
         Returns
         -------
@@ -46,7 +47,8 @@ class Worker:
         chunks : list of bytes
             The reply as a bundle without its first chunk, which the network process makes when it sends.
         """
-        message = decode(data).inflate()[0]
+        message = decode(message_buffer.read(length)).inflate()[0]
+        message_buffer.free()
         spans: list[Span] = []
         with listening(spans.append):
             called_ns = SYSTEM_CLOCK.raw_ns()

@@ -66,7 +66,7 @@ def message(server_round: int = 1, kind: str = "train", size: int = 8) -> bytes:
 
 
 def reply_in(result: Result) -> Message:
-    (reply,) = decode(encode_head({}, 1) + result.reply).inflate()
+    (reply,) = decode(b"".join([encode_head({}, 1), result.reply])).inflate()
     return reply
 
 
@@ -85,12 +85,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 def test_a_trainer_answers_and_stays(trainer: Trainer) -> None:
     """Arrays times the run's factor of 3, the node's partition; the second call finds the state of the first."""
-    results = [trainer.work(message(), 0.0, TIMEOUT_S) for _ in range(2)]
-    first, second = (metrics_of(reply_in(result)) for result in results)
+    replies = [reply_in(trainer.work(message(), 0.0, TIMEOUT_S)) for _ in range(2)]
+    first, second = map(metrics_of, replies)
     assert (first["calls"], second["calls"]) == (1, 2)
     assert first["pid"] == second["pid"] == trainer.pid != os.getpid()
     assert first["partition"] == 1
-    arrays = reply_in(results[0]).content["arrays"]
+    arrays = replies[0].content["arrays"]
     assert isinstance(arrays, ArrayRecord)
     sent = tensors(2)["layer0"]
     assert np.allclose(next(iter(arrays.values())).numpy(), sent * 3.0)
@@ -146,7 +146,7 @@ def test_a_silent_trainer_is_a_symptom(trainer: Trainer) -> None:
 
 
 def test_a_stopped_trainer_does_not_hold_up_the_client(trainer: Trainer) -> None:
-    """It does not even read: a message larger than the pipe's buffer is given up like a reply that does not come."""
+    """It does not even read, and a large message is given up like a reply that does not come."""
     os.kill(trainer.pid, signal.SIGSTOP)
     symptoms: list[Exception] = []
 
