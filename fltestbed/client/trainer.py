@@ -21,9 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fltestbed.client.shared_buffer import SharedBuffer
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
+from fltestbed.shared_buffer import BufferPair
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 3.0
@@ -60,9 +60,9 @@ class Trainer:
         self._order = order
         ours, theirs = socket.socketpair()
         self._pipe = Connection(ours.detach())
-        self._message, self._reply = SharedBuffer(), SharedBuffer()
+        self._buffers = BufferPair.make()
         with theirs:
-            descriptors = [theirs.fileno(), self._message.descriptor, self._reply.descriptor]
+            descriptors = [theirs.fileno(), *self._buffers.descriptors]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fltestbed.client.trainer", *map(str, descriptors)],
                 pass_fds=descriptors,
@@ -100,10 +100,10 @@ class Trainer:
         TrainerFailed
             It died or took longer than `timeout_s`; call `stop` and make another one.
         """
-        length = self._message.write([bundle])
+        length = self._buffers.to_child.write([bundle])
         self._send(json.dumps({"wall_offset_s": wall_offset_s, "length": length}).encode())
         facts = json.loads(self._receive(timeout_s))
-        return Result(facts.pop("message_id"), facts, self._reply.read(facts.pop("length")))
+        return Result(facts.pop("message_id"), facts, self._buffers.to_parent.read(facts.pop("length")))
 
     @property
     def pid(self) -> int:
@@ -113,8 +113,7 @@ class Trainer:
     def stop(self) -> None:
         """End the process: closing the pipe asks it to, then it is made to."""
         self._pipe.close()
-        self._message.close()
-        self._reply.close()
+        self._buffers.close()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -152,7 +151,7 @@ class Trainer:
         return f"the trainer ended with status {status}"
 
 
-def main(pipe_descriptor: int, message_descriptor: int, reply_descriptor: int) -> None:
+def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
     """The trainer process: serve messages until the pipe is closed."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the network process, which ends this one
@@ -160,7 +159,7 @@ def main(pipe_descriptor: int, message_descriptor: int, reply_descriptor: int) -
     from fltestbed.client.worker import Worker  # noqa: PLC0415  # heavy: after the parent's death is cared for
 
     pipe = Connection(pipe_descriptor)
-    message, reply = SharedBuffer(message_descriptor), SharedBuffer(reply_descriptor)
+    buffers = BufferPair.inherit(buffer_descriptors)
     with contextlib.suppress(EOFError, OSError):
         head = json.loads(pipe.recv_bytes())
         fab = pipe.recv_bytes()
@@ -173,8 +172,8 @@ def main(pipe_descriptor: int, message_descriptor: int, reply_descriptor: int) -
         pipe.send_bytes(b"{}")
         while True:
             order = json.loads(pipe.recv_bytes())
-            facts, chunks = worker.answer(message, order["length"], order["wall_offset_s"])
-            pipe.send_bytes(json.dumps({**facts, "length": reply.write(chunks)}).encode())
+            facts, chunks = worker.answer(buffers.to_child, order["length"], order["wall_offset_s"])
+            pipe.send_bytes(json.dumps({**facts, "length": buffers.to_parent.write(chunks)}).encode())
 
 
 def die_with_parent() -> None:

@@ -3,11 +3,11 @@
 import logging
 from typing import Any
 
-from fltestbed.client.shared_buffer import SharedBuffer
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower import apps
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.measure.events import Span, listening
+from fltestbed.shared_buffer import SharedBuffer
 
 log = logging.getLogger("fltestbed")
 

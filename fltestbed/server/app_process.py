@@ -1,7 +1,8 @@
 """The ServerApp's process: started early so that its imports are done, waits for its token, runs the app, ends.
 
-Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true}``. The token
-never stands in an argument, where every user of the host could read it; `streaming` is `strategy.streaming`.
+Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "buffers":
+[5, 6]}``. The token never stands in an argument, where every user of the host could read it; `streaming` is
+`strategy.streaming`; `buffers` are the descriptors of a `BufferPair` that this process has inherited.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry o
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
 from fltestbed.server.grid import BundleGrid, scalar_metrics
+from fltestbed.shared_buffer import BufferPair
 
 
 def main(preload: str | None) -> int:
@@ -25,7 +27,7 @@ def main(preload: str | None) -> int:
         return 0  # the server went away before the run began
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
-    grid = BundleGrid(go["address"], go["token"], task, run, SYSTEM_CLOCK)
+    grid = BundleGrid(go["address"], go["token"], task, run, BufferPair.inherit(go["buffers"]), SYSTEM_CLOCK)
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
         grid.mark("step", name=name, round=round_, start_raw_ns=start_ns, end_raw_ns=end_ns)

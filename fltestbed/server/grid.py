@@ -1,7 +1,8 @@
 """The Grid that a ServerApp gets: messages go out and replies come in whole, in one request for many, without polling.
 
-It runs in the ServerApp's process and talks to the SuperLink on loopback. Every request also carries *marks*: what the app
-did since the last one, with the process's own stamps, so that marking costs no request.
+It runs in the ServerApp's process and talks to the SuperLink on loopback. Bundles lie in buffers that both share; a request
+says how long its bundle is. Every request also carries *marks*: what the app did since the last one, with the process's own
+stamps, so that marking costs no request.
 """
 
 import http.client
@@ -20,6 +21,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.folding import Fold
 from fltestbed.flower.serverapp import ServerAppTask
 from fltestbed.measure.schema import AGGREGATE_OVERLAP
+from fltestbed.shared_buffer import BufferPair
 
 HOLD_S = 10.0
 
@@ -35,15 +37,18 @@ class BundleGrid(Grid):
         The task's token.
     task : ServerAppTask
     run : Run
+    buffers : BufferPair
+        Shared with the SuperLink's process, the parent of this one.
     clock : Clock
     """
 
-    def __init__(self, address: str, token: str, task: ServerAppTask, run: Run, clock: Clock) -> None:
+    def __init__(self, address: str, token: str, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock) -> None:
         host, _, port = address.rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=HOLD_S + 60)
         self._token = token
         self._task = task
         self._run = run
+        self._buffers = buffers
         self._clock = clock
         self._marks: list[dict[str, Any]] = []
         self._round = 0
@@ -58,7 +63,7 @@ class BundleGrid(Grid):
     def flush(self) -> None:
         """Send marks that wait."""
         if self._marks:
-            self._post("marks", json.dumps({"marks": self._take_marks()}).encode())
+            self._post("marks", {"marks": self._take_marks()})
 
     def fold_replies(self, messages: list[Message], weighted_by_key: str) -> None:
         """Add up the replies to this very list of messages as they arrive, if it is what is sent next.
@@ -86,7 +91,7 @@ class BundleGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are online."""
-        return [int(node_id) for node_id in json.loads(self._post("nodes", b"{}"))["node_ids"]]
+        return [int(node_id) for node_id in self._post("nodes", {})["node_ids"]]
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """Nodes that are online, with what the SuperLink knows of them."""
@@ -103,7 +108,8 @@ class BundleGrid(Grid):
         if not self._rounds:
             self._mark_model(messages[0])
         prologue = {"rounds": rounds, "start_raw_ns": start_ns, "marks": self._take_marks()}
-        answer = json.loads(self._post("push", Bundle.of(messages, prologue).encode()))
+        length = self._buffers.to_parent.write(Bundle.of(messages, prologue).encode())
+        answer = self._post("push", {"length": length})
         for message_id, message, round_ in zip(answer["message_ids"], messages, rounds, strict=True):
             if message_id is not None:
                 self._rounds[message_id] = (round_, message.metadata.message_type)
@@ -158,8 +164,11 @@ class BundleGrid(Grid):
             "message_ids": sorted(message_ids), "run_id": str(self._run.run_id), "hold_s": hold_s, "at_most": at_most,
             "marks": self._take_marks(),
         }  # fmt: skip
+        length = self._post("pull", asked)["length"]
+        bundle = decode(self._buffers.to_child.read(length), verify=False)
+        self._buffers.to_child.free()
         replies = []
-        for reply in decode(self._post("pull", json.dumps(asked).encode()), verify=False).inflate_replies():
+        for reply in bundle.inflate_replies():
             replies.append(reply)
             error = reply.error.reason if reply.has_error() else None
             held_ns = self._clock.raw_ns()
@@ -209,18 +218,17 @@ class BundleGrid(Grid):
         marks, self._marks = self._marks, []
         return marks
 
-    def _post(self, path: str, body: bytes | list[bytes]) -> bytes:
-        chunks = [body] if isinstance(body, bytes) else body
-        headers = {"x-fltestbed-token": self._token, "content-length": str(sum(map(len, chunks)))}
+    def _post(self, path: str, facts: dict[str, Any]) -> dict[str, Any]:
+        headers = {"x-fltestbed-token": self._token}
         try:
-            self._connection.request("POST", f"/v1/fltestbed/grid/{path}", body=iter(chunks), headers=headers)
+            self._connection.request("POST", f"/v1/fltestbed/grid/{path}", json.dumps(facts).encode(), headers)
             response = self._connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise TestbedError(f"the SuperLink does not answer its ServerApp any more: {error}") from error
         if response.status != http.client.OK:
             raise TestbedError(f"the SuperLink refused a request of its ServerApp: {data.decode(errors='replace')}")
-        return data
+        return dict(json.loads(data))
 
 
 def scalar_metrics(record: Any) -> dict[str, float]:

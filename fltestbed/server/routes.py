@@ -33,6 +33,7 @@ from fltestbed.server.roster import JoinRefused, Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client
 from fltestbed.server.transfers import TransferLog
+from fltestbed.shared_buffer import BufferPair
 
 PREFIX = "/v1/fltestbed"
 MAX_BUNDLE_BYTES = 4 << 30
@@ -52,6 +53,7 @@ class Routes:
         log: RoundLog,
         transfers: TransferLog,
         observer: Observer,
+        app_buffers: BufferPair,
         clock: Clock,
     ) -> None:
         self._superlink = superlink
@@ -60,6 +62,7 @@ class Routes:
         self._log = log
         self._transfers = transfers
         self._observer = observer
+        self._app_buffers = app_buffers
         self._clock = clock
         routes = {
             "client/hello": self._client(self._hello, must_have_joined=False),
@@ -218,7 +221,10 @@ class Routes:
         return authenticated
 
     async def _grid_push(self, request: Request) -> Response:
-        bundle = await asyncio.to_thread(decode, await _body(request, MAX_BUNDLE_BYTES), verify=False)
+        asked = await _json(request)
+        instructions = self._app_buffers.to_parent
+        bundle = await asyncio.to_thread(decode, instructions.read(int(asked["length"])), verify=False)
+        instructions.free()
         self._take_marks(bundle.prologue)
         stored = await self._exchange.send(bundle)
         ready_ns = self._clock.raw_ns()
@@ -239,7 +245,7 @@ class Routes:
             set(asked["message_ids"]), int(asked["run_id"]), float(asked["hold_s"]), asked.get("at_most")
         )
         self._exchange.forget(bundle)
-        return Response(b"".join(bundle.encode()), media_type="application/octet-stream")
+        return JSONResponse({"length": await asyncio.to_thread(self._app_buffers.to_child.write, bundle.encode())})
 
     async def _grid_marks(self, request: Request) -> Response:
         self._take_marks(await _json(request))

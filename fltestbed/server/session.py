@@ -39,6 +39,7 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.tasks import SERVER
 from fltestbed.server.transfers import TransferLog
+from fltestbed.shared_buffer import BufferPair
 
 KEEP_ALIVE_S = 3600
 """An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
@@ -139,7 +140,8 @@ class Session:
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
         observer = Observer(superlink, exchange, log, transfers, self.clock)
-        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock)
+        buffers = BufferPair.make()
+        routes = Routes(superlink, exchange, roster, log, transfers, observer, buffers, self.clock)
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
         names = inspect(fab)
@@ -151,7 +153,7 @@ class Session:
         async with (
             contextlib.AsyncExitStack() as stack,
             _http_server(superlink, experiment, listener),
-            _app_process(names.is_installed_app, self.folder / "logs") as process,
+            _app_process(names.is_installed_app, self.folder / "logs", buffers) as process,
             Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
         ):
             app_pid.append(process.pid)
@@ -170,8 +172,11 @@ class Session:
                 progress.say(f"{roster.count()} clients are ready")
                 ticket = superlink.claim(app.run_id)
                 port = listener.getsockname()[1]
-                go: dict[str, str | bool] = {"address": f"127.0.0.1:{port}", "token": ticket.token}
-                error = await _run_app(process, roster, go | {"streaming": experiment.strategy.streaming})
+                go = {
+                    "address": f"127.0.0.1:{port}", "token": ticket.token, "streaming": experiment.strategy.streaming,
+                    "buffers": buffers.descriptors,
+                }  # fmt: skip
+                error = await _run_app(process, roster, go)
                 exchange.finish()
                 if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
                     progress.say(f"did not say goodbye: {', '.join(roster.names_present())}")
@@ -255,7 +260,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _app_process(is_installed_app: bool, logs: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) -> AsyncIterator[asyncio.subprocess.Process]:
     """The ServerApp's process, its imports under way; gone at the end of the block."""
     home = Path(tempfile.mkdtemp(prefix="fltestbed-server-"))
     preload = [INSTALLED_SERVER_APP.partition(":")[0]] if is_installed_app else []
@@ -264,7 +269,7 @@ async def _app_process(is_installed_app: bool, logs: Path) -> AsyncIterator[asyn
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fltestbed.server.app_process", *preload,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True,
+            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=buffers.descriptors,
         )  # fmt: skip
     try:
         yield process
@@ -276,10 +281,11 @@ async def _app_process(is_installed_app: bool, logs: Path) -> AsyncIterator[asyn
             except TimeoutError:
                 process.kill()
                 await process.wait()
+        buffers.close()
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _run_app(process: asyncio.subprocess.Process, roster: Roster, go: dict[str, str | bool]) -> str | None:
+async def _run_app(process: asyncio.subprocess.Process, roster: Roster, go: dict[str, Any]) -> str | None:
     """Hand the token over and wait for the app's end; returns what went wrong, or None."""
     if process.stdin is None or process.stdout is None:
         raise TestbedError("the ServerApp's process has no pipes")

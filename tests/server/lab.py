@@ -24,6 +24,7 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.session import _http_server, listen
 from fltestbed.server.transfers import TransferLog
+from fltestbed.shared_buffer import BufferPair
 from tests.flower.flower_messages import answer, instruction
 from tests.server.recorded import Rows
 
@@ -46,8 +47,9 @@ class Lab:
         self.log = RoundLog(self.rows, self.manifest.zero_raw_ns)
         self.transfers = TransferLog(self.rows)
         self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK)
+        self.buffers = BufferPair.make()
         self.routes = Routes(
-            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, SYSTEM_CLOCK
+            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, self.buffers, SYSTEM_CLOCK
         )
         TaskIdentity.task_id, TaskIdentity.run_id = 1, self.app.run_id
 

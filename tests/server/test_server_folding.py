@@ -1,7 +1,6 @@
 """A whole run of a strategy over the Grid: which replies are folded, and what the server is told of it."""
 
 import itertools
-import json
 import random
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,6 +18,7 @@ from fltestbed.flower.folding import _Folded
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies
 from fltestbed.measure.schema import AGGREGATE_OVERLAP
 from fltestbed.server.grid import BundleGrid
+from fltestbed.shared_buffer import BufferPair
 
 NODES = (1, 2, 3)
 MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2, 2), np.float32))})
@@ -30,7 +30,12 @@ class Server(BundleGrid):
     def __init__(self, failing: int | None = None, silent: int | None = None) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
-            "127.0.0.1:1", "", cast(ServerAppTask, None), Run.create_empty(1), Clock(raw_ns=lambda: next(ticks))
+            "127.0.0.1:1",
+            "",
+            cast(ServerAppTask, None),
+            Run.create_empty(1),
+            BufferPair.make(),
+            Clock(raw_ns=lambda: next(ticks)),
         )
         self.failing, self.silent = failing, silent
         self.marks: list[dict[str, Any]] = []
@@ -47,21 +52,19 @@ class Server(BundleGrid):
         self.handed_out += replies
         return replies
 
-    def _post(self, path: str, body: bytes | list[bytes]) -> bytes:
-        data = body if isinstance(body, bytes) else b"".join(body)
+    def _post(self, path: str, facts: dict[str, Any]) -> dict[str, Any]:
         if path == "push":
-            bundle = decode(data)
+            bundle = decode(self._buffers.to_parent.read(facts["length"]))
             self.marks += bundle.prologue["marks"]
             self._open = bundle.inflate()
-            return json.dumps({"message_ids": [message.metadata.message_id for message in self._open]}).encode()
-        asked = json.loads(data)
-        self.marks += asked["marks"]
+            return {"message_ids": [message.metadata.message_id for message in self._open]}
+        self.marks += facts["marks"]
         if path == "marks":
-            return b"{}"
-        self.at_most.append(asked["at_most"])
+            return {}
+        self.at_most.append(facts["at_most"])
         given = [message for message in self._open[:1] if message.metadata.dst_node_id != self.silent]
         self._open = self._open[1:]
-        return b"".join(Bundle.of([self._answer(message) for message in given]).encode())
+        return {"length": self._buffers.to_child.write(Bundle.of([self._answer(message) for message in given]).encode())}
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from fltestbed.client.shared_buffer import SharedBuffer
+from fltestbed.shared_buffer import SharedBuffer
 
 READER = """
 import sys
-from fltestbed.client.shared_buffer import SharedBuffer
+from fltestbed.shared_buffer import SharedBuffer
 buffer = SharedBuffer(int(sys.argv[1]))
 assert bytes(buffer.read(6)) == b"abcdef"
 buffer.free()

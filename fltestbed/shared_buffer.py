@@ -1,8 +1,9 @@
-"""Memory that the client's two processes share, so that a model need not be copied through a pipe."""
+"""Memory that a process shares with its child, so that a model need not be copied through a pipe or a socket."""
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
 class SharedBuffer:
@@ -41,3 +42,32 @@ class SharedBuffer:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+@dataclass(frozen=True)
+class BufferPair:
+    """A buffer for each direction between a process and its child."""
+
+    to_child: SharedBuffer
+    to_parent: SharedBuffer
+
+    @classmethod
+    def make(cls) -> "BufferPair":
+        """Two new buffers: the parent's part."""
+        return cls(SharedBuffer(), SharedBuffer())
+
+    @classmethod
+    def inherit(cls, descriptors: Sequence[int]) -> "BufferPair":
+        """The buffers that the parent has made: the child's part."""
+        to_child, to_parent = descriptors
+        return cls(SharedBuffer(to_child), SharedBuffer(to_parent))
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the child has to inherit, and to be told."""
+        return [self.to_child.descriptor, self.to_parent.descriptor]
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.to_child.close()
+        self.to_parent.close()
