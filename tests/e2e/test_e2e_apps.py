@@ -25,7 +25,7 @@ def test_every_client_and_round_has_its_phases(app_run: Run) -> None:
     rows = app_run["phases"]
     assert set(rows["status"]) == {"ok"}
     own = rows[rows["client"].notna() & (rows["client"] != "")]
-    per_task = own.groupby(["round", "client", "message_type"])["phase"].agg(lambda phases: ",".join(sorted(phases)))
+    per_task = own.groupby(["round", "client", "message_type"])["phase"].agg(lambda names: ",".join(sorted(map(str, names))))
     assert len(per_task) == 3 * 3 * 2
     for message_type, of_type in per_task.groupby(level="message_type"):
         phases = ["configure", "queue", "downlink", "deserialize", message_type, "serialize", "uplink", "collect", "wait"]
