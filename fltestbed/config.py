@@ -263,7 +263,7 @@ def _problem(model: type[BaseModel], source: str, problem: Any) -> str:
         known = _known_keys(model, location[:-1])
         hint = _did_you_mean(location[-1], known)
         return f"{source}: {key}: unknown key{hint}; known here: {', '.join(known)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     if problem["type"] == "missing":
         return f"{source}: {key}: missing; it is required"
     return f"{source}: {key}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"

@@ -151,7 +151,7 @@ def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
             raise TestbedError(f"no client is left; the last one said: {_last_line(logs / f'{name}.log')}")
         time.sleep(POLL_S)
     if server.returncode != 0:
-        ended = TestbedError(f"the server ended with status {server.returncode}; its own message stands above")
+        ended = TestbedError("")  # the server has said on this terminal what it was
         ended.exit_status = server.returncode
         raise ended
     deadline = time.monotonic() + END_TIMEOUT_S

@@ -87,7 +87,8 @@ def main() -> None:
     except TestbedError as error:
         if "--debug" in sys.argv:
             raise
-        _complain(str(error))
+        if str(error):
+            _complain(str(error))
         status = error.exit_status
     except click.ClickException as error:
         error.show()

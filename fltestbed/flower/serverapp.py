@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.common.config import get_fused_config_from_dir, get_project_config
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, fab_from_proto, run_from_proto
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.proto.node_pb2 import NodeInfo as NodeInfo  # noqa: PLC0414  # also for signatures of ours
 from flwr.proto.runtime_pb2 import GetNodesRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.server.run_serverapp import run as run_server_app
 from flwr.serverapp import Grid
@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run as Run  # noqa: PLC0414  # also for signatures of ours
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 

@@ -11,15 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.folding import Fold
-from fltestbed.flower.serverapp import ServerAppTask
+from fltestbed.flower.serverapp import NodeInfo, Run, ServerAppTask
 from fltestbed.measure.schema import AGGREGATE_OVERLAP
 from fltestbed.shared_buffer import BufferPair
 

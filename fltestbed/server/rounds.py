@@ -28,6 +28,8 @@ class RoundLog:
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[str, int], int] = {}
         self.batch: Batch | None = None
+        """The messages that were sent last."""
+        self._open: list[Batch] = []
         self.rounds: dict[int, RoundState] = {}
         self.stage = "starting"
 
@@ -48,6 +50,7 @@ class RoundLog:
         """
         self._close_aggregation(start_ns, "until the app sent its next messages")
         self.batch = Batch(round_, message_type, start_ns=self._steps.pop(("configure", round_), start_ns))
+        self._open.append(self.batch)
         self.stage = "queue"
         self.rounds.setdefault(round_, RoundState(self.batch.start_ns, end_ns))
         for message_id, node_id, client in messages:
@@ -80,19 +83,22 @@ class RoundLog:
 
     def gathered(self, raw_ns: int) -> None:
         """The ServerApp has all replies that it waited for, or the deadline has passed: `wait` is over."""
-        if self.batch is None:
-            return
-        held = [task.held_ns for task in self.batch.tasks.values() if task.held_ns is not None]
-        complete = len(held) == len(self.batch.tasks)
-        self.batch.gathered_ns = max(held) if complete and held else raw_ns
+        batches, self._open = self._open, []
+        for batch in batches:
+            self._gathered(batch, raw_ns)
+
+    def _gathered(self, batch: Batch, raw_ns: int) -> None:
+        held = [task.held_ns for task in batch.tasks.values() if task.held_ns is not None]
+        complete = len(held) == len(batch.tasks)
+        batch.gathered_ns = max(held) if complete and held else raw_ns
         self.stage = "aggregate"
-        state = self.rounds[self.batch.round]
-        state.selected = len(self.batch.tasks)
-        state.replied = sum(task.held_ns is not None and not task.failed for task in self.batch.tasks.values())
-        self._touch(self.batch.round, self.batch.gathered_ns)
-        for task in self.batch.tasks.values():
+        state = self.rounds[batch.round]
+        state.selected = len(batch.tasks)
+        state.replied = sum(task.held_ns is not None and not task.failed for task in batch.tasks.values())
+        self._touch(batch.round, batch.gathered_ns)
+        for task in batch.tasks.values():
             if task.held_ns is not None:
-                self._row(task, "wait", self._server(task.held_ns), self._server(self.batch.gathered_ns))
+                self._row(task, "wait", self._server(task.held_ns), self._server(batch.gathered_ns))
             else:
                 self._row(task, task.state, None, None, status="timeout", detail="no reply before the deadline")
             self._tasks.pop(task.message_id, None)

@@ -32,12 +32,6 @@ PUBLIC = {
 }
 ENTRY = re.compile(r"(?P<path>[\w.]+)(\((?P<parameter>\w+)\))?")
 
-OUTSIDE = {
-    ("server/grid.py", "flwr.proto.node_pb2"): "type in the signature of Grid.get_nodes, a public method",
-    ("server/grid.py", "flwr.supercore.run"): "type in the signature of Grid.set_run, a public method",
-}
-"""Internals that are imported outside of fltestbed.flower for now, and what for."""
-
 
 def imports() -> Iterator[tuple[str, str, str]]:
     """Each name of Flower that is imported and not public: file below the package, module, name."""
@@ -131,9 +125,9 @@ def test_nothing_is_listed_that_is_not_used() -> None:
 
 
 def test_internals_are_imported_in_one_package_alone() -> None:
-    """Outside of fltestbed/flower no module imports an internal, but for the few that are listed with their reason."""
+    """Outside of fltestbed/flower no module imports an internal."""
     outside = {(file, module) for file, module, _ in imports() if not file.startswith("flower/")}
-    assert outside == OUTSIDE.keys()
+    assert outside == set()
 
 
 def test_a_message_keeps_its_identifier_where_it_is_written() -> None:

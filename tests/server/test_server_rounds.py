@@ -343,3 +343,15 @@ def test_what_is_said_of_an_unknown_message_is_ignored(round_: Round) -> None:
     round_.log.held("nobody", 1, None)
     assert round_.log.downlink_started("nobody", 1, 1) is None
     assert len(round_.rows.phases()) == before
+
+
+def test_messages_that_are_sent_in_parts_are_one_waiting(round_: Round) -> None:
+    """An app that sends the second client's message later, before it has any reply, loses no row of the first."""
+    log = RoundLog(round_.rows, 1000)
+    log.sent(1, "query", [("c", 1, round_.a)], 4000, 4100)
+    log.sent(1, "query", [("d", 2, round_.b)], 4200, 4300)
+    log.held("c", 5000, None)
+    log.held("d", 5100, None)
+    log.gathered(5100)
+    waits = {row["client"]: (row["start_ns"], row["end_ns"]) for row in round_.rows.phases() if row["phase"] == "wait"}
+    assert waits == {"pi-a": (4000, 4000), "pi-b": (4100, 4100)}
