@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+KEPT_BYTES = 16 << 20
+
 
 class SharedBuffer:
     """Bytes that one process writes and another reads in place. Nothing of it has a name: it is gone with its processes.
@@ -34,8 +36,9 @@ class SharedBuffer:
         return memoryview(mmap.mmap(self.descriptor, length, flags=flags, prot=mmap.PROT_READ))
 
     def free(self) -> None:
-        """Give the memory back; the buffer can be written again."""
-        os.ftruncate(self.descriptor, 0)
+        """Give memory back, but for `KEPT_BYTES`: getting pages from the kernel again costs more than filling them."""
+        if os.fstat(self.descriptor).st_size > KEPT_BYTES:
+            os.ftruncate(self.descriptor, KEPT_BYTES)
 
     def close(self) -> None:
         """Let go of the buffer, also twice. What has been read of it stays valid."""
