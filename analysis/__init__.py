@@ -5,7 +5,7 @@
     load      a run folder -> `Run`: its manifest and its tables, typed, with warnings about what is odd
     mapping   four-stamp exchanges -> the client's clock on the server's, with a bound of the error
     derive    the recorded tables -> timeline, clients, rounds (and the files of that name)
-    measures  means, percentiles, shares and ratios
+    measures  means, percentiles, shares, stragglers, goodput;  statistics  intervals over runs, of means and of ratios
     tables    the summary, for the terminal and as JSON
     figures   what each figure shows, as data;  captions  what stands below it
     draw      specification and data -> picture;  style  the colour of a link and of a phase
@@ -17,6 +17,6 @@ from importlib.util import find_spec
 
 from fltestbed.errors import HostError
 
-_missing = [package for package in ("pandas", "matplotlib", "rich") if find_spec(package) is None]
+_missing = [package for package in ("pandas", "matplotlib", "rich", "scipy") if find_spec(package) is None]
 if _missing:
     raise HostError(f"{', '.join(_missing)}: not installed here; pip install 'fltestbed[analysis]' brings what is missing")
