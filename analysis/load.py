@@ -14,11 +14,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.csv_file import DTYPES, EMPTY, read_columns
+
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import RECORDED, SCHEMA_VERSION, Kind, Table
-
-DTYPES: dict[Kind, str] = {"int": "Int64", "float": "float64", "str": "string", "bool": "boolean"}
-"""pandas types of the columns: an empty cell is NA, NaN in a float column."""
 
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "True": True, "False": False}
 
@@ -144,32 +143,15 @@ def read_table(file: Path, table: Table, warnings: list[str]) -> pd.DataFrame:
     RunFolderError
         A cell is not of its column's type, or the file is not CSV; the message names line and column.
     """
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        warnings.append(f"{table.name}: the last line is torn and was left out")
-    if not whole:
-        warnings.append(f"{table.name} is empty")
-        return conform(pd.DataFrame(), table)
     kinds = {column.name: column.kind for column in table.columns}
     try:
-        frame = pd.read_csv(
-            io.BytesIO(whole),
-            dtype={name: DTYPES[kind] for name, kind in kinds.items()},
-            keep_default_na=False,  # a client may be called "NA"
-            na_values={name: ["", "nan"] if kind == "float" else [""] for name, kind in kinds.items()},
-        )
+        read = read_columns(file, kinds)
     except (ValueError, TypeError, OverflowError) as error:
+        content = file.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
         raise RunFolderError(_what_is_wrong(file, whole, kinds) or f"{file}: cannot be read as CSV: {error}") from error
-    if absent := [name for name in kinds if name not in frame]:
-        warnings.append(f"{table.name}: no column {', '.join(absent)}; taken as empty")
-    if unknown := [str(name) for name in frame.columns if name not in kinds]:
-        warnings.append(f"{table.name}: unknown column {', '.join(unknown)}; ignored")
-    repeated = frame.duplicated()
-    if repeated.any():
-        warnings.append(f"{table.name}: {int(repeated.sum())} rows stand there more than once; each was counted once")
-        frame = frame[~repeated].reset_index(drop=True)
-    return conform(frame, table)
+    warnings += [f"{table.name}: {line}" if line != EMPTY else f"{table.name} {line}" for line in read.oddities]
+    return conform(read.frame, table)
 
 
 def conform(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
@@ -181,7 +163,7 @@ def conform(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
 def _what_is_wrong(file: Path, content: bytes, kinds: dict[str, Kind]) -> str | None:
     """Name the first cell that is not of its column's type; None if every cell is."""
     try:
-        cells = pd.read_csv(io.BytesIO(content), dtype="string", keep_default_na=False)
+        cells = pd.read_csv(io.BytesIO(content), dtype=DTYPES["str"], keep_default_na=False)
     except ValueError:
         return None
     for name, kind in kinds.items():

@@ -23,7 +23,7 @@ def test_whole_run_has_every_table_typed_and_no_warning(folder: Path) -> None:
     for table in RECORDED:
         frame = run.tables[table.name]
         assert tuple(frame.columns) == table.header
-        assert [str(kind) for kind in frame.dtypes] == [DTYPES[column.kind] for column in table.columns]
+        assert all(kind == DTYPES[column.kind] for kind, column in zip(frame.dtypes, table.columns, strict=True))
     assert len(run["phases"]) == 1 + 8 * (4 * 11 + 2) + 4
 
 
