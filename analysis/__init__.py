@@ -17,6 +17,6 @@ from importlib.util import find_spec
 
 from fltestbed.errors import HostError
 
-_missing = [package for package in ("pandas", "matplotlib", "rich", "scipy") if find_spec(package) is None]
+_missing = [package for package in ("pandas", "matplotlib", "pyarrow", "rich", "scipy") if find_spec(package) is None]
 if _missing:
     raise HostError(f"{', '.join(_missing)}: not installed here; pip install 'fltestbed[analysis]' brings what is missing")

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from analysis.csv_file import DTYPES, EMPTY, read_columns
-
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import RECORDED, SCHEMA_VERSION, Kind, Table
 

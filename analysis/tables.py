@@ -1,21 +1,40 @@
-"""The summary: one row a run, the links against each other, and what a reader has to know before believing it."""
+"""The summary: what runs of one configuration say together, the links against each other, and what to know before.
+
+`summarise` gathers it as plain data; `analysis.terminal` prints it.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from analysis.capacity import carried
+from analysis.groups import Group, differences, groups
 from analysis.load import Run
-from analysis.measures import CROSS_HOST, client_rounds, link_of, phase_statistics, ratios, round_parts
+from analysis.measures import (
+    CROSS_HOST,
+    WARM_UP,
+    client_rounds,
+    common_accuracy,
+    link_of,
+    only_warm_up,
+    phase_statistics,
+    round_parts,
+    run_values,
+    sample,
+    time_to_accuracy,
+)
+from analysis.statistics import Estimate, Sample, mean, ratio
+from analysis.stragglers import stragglers
 
 PHASES = ("downlink", "train", "evaluate", "uplink", "aggregate")
 """Phases that have a column of their own."""
+
+COMPARED = ("uplink", "downlink", "round")
+"""What the links are compared by."""
 
 _AT_MOST = 5
 
@@ -26,70 +45,62 @@ class Summary:
 
     Attributes
     ----------
+    warm_up : int
+        Rounds at the start of each run that were left out of everything but `runs`' count of rounds.
+    target_accuracy : float or None
+        Accuracy whose time is given.
     runs : list of dict
         One a run; units are in the keys. ``<phase>_mean_s`` is over client-rounds, ``<phase>_sd_s`` the standard deviation
-        over rounds of the round's mean, ``<phase>_clock_half_width_s`` the bound of the clocks' error in the mean. None
-        where a value does not exist.
+        over rounds of the round's mean, ``<phase>_clock_half_width_s`` the bound of the clocks' error in the mean; what its
+        stragglers and its link were like. None where a value does not exist.
+    groups : list of dict
+        One a configuration: `label`, `link`, `runs` (names), `estimates` (by name, each as `Estimate.to_dict`; the
+        systematic part stands apart from the interval over runs), `phases` (median, p95 and maximum over client-rounds).
     ratios : list of dict
-        One a pair of links, as from `analysis.measures.ratios`.
+        One a pair of links of the same configuration and each of `COMPARED`: `slower`, `faster`, `phase`, `estimate`.
     differences : list of str
         In what the configurations of the runs differ, but for name and link.
     warnings : list of str
         Incomplete runs, missing replies, durations smaller than their uncertainty, oddities of the files.
     """
 
+    warm_up: int
+    target_accuracy: float | None
     runs: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
     ratios: list[dict[str, Any]]
     differences: list[str]
     warnings: list[str]
 
 
-def summarise(runs: Sequence[Run]) -> Summary:
-    """Summarise runs that were loaded and derived."""
-    rows = client_rounds(runs)
+def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None = None) -> Summary:
+    """Summarise runs that were loaded and derived.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    warm_up : int
+        Rounds at the start of each run that are left out.
+    target : float, optional
+        Accuracy whose time is wanted; the highest multiple of 0.05 that all runs reached if left out.
+    """
+    rows = client_rounds(runs, warm_up)
     statistics = phase_statistics(rows, "run").set_index(["run", "phase"])
     shares = round_parts(rows, "run").set_index(["run", "part"])["share"]
-    pairs = [{str(key): _finite(value) for key, value in pair.items()} for pair in ratios(rows).to_dict("records")]
+    values = run_values(rows)
+    target = common_accuracy(runs) if target is None else target
+    if target is not None:
+        values = values.join(pd.Series({run.manifest.run: time_to_accuracy(run, target) for run in runs}, name="target_s"))
+    configurations = groups(runs)
     return Summary(
-        runs=[_row(run, rows, statistics, shares) for run in runs],
-        ratios=pairs,
+        warm_up=warm_up,
+        target_accuracy=target,
+        runs=[_row(run, rows, statistics, shares, warm_up) | _of_run(values, run) for run in runs],
+        groups=[_group(group, rows, values) for group in configurations],
+        ratios=list(_ratios(configurations, values)),
         differences=differences(runs),
-        warnings=[f"{run.manifest.run}: {line}" for run in runs for line in _warnings(run)],
+        warnings=[f"{run.manifest.run}: {line}" for run in runs for line in _warnings(run, warm_up)],
     )
-
-
-def differences(runs: Sequence[Run]) -> list[str]:
-    """Name each setting that is not the same in all runs, with its value in each."""
-    settings = [dict(_settings(run)) for run in runs]
-    lines = []
-    for key in dict.fromkeys(key for each in settings for key in each):
-        by_value: dict[str, list[str]] = {}
-        for run, each in zip(runs, settings, strict=True):
-            by_value.setdefault(str(each.get(key, "not set")), []).append(run.manifest.run)
-        if len(by_value) > 1:
-            lines.append(f"{key}: " + ", ".join(f"{value} ({', '.join(names)})" for value, names in by_value.items()))
-    return lines
-
-
-def render(summary: Summary, console: Console) -> None:
-    """Print the summary as tables and lines."""
-    console.print(_runs_table(summary))
-    console.print(_seconds_table(summary))
-    console.print(
-        "Means over clients and rounds. clock ±: half-width of the clock mapping, which repetition does not make smaller. "
-        "spread: standard deviation of the rounds' means. A round ends when the new model is ready.",
-        style="dim",
-    )
-    for pair in summary.ratios:
-        high = "no upper bound" if pair["high"] is None else f"{pair['high']:.3g}"
-        text = f"{pair['slower']} {pair['phase']} takes {pair['ratio']:.3g} times as long as {pair['faster']}'s"
-        console.print(escape(f"{text} (the clocks alone allow {pair['low']:.3g} to {high})"), soft_wrap=True)
-    if summary.differences:
-        console.print("the runs differ in more than their link:", style="yellow")
-    for line in summary.differences:
-        console.print(escape(f"  {line}"), soft_wrap=True)
-    for line in summary.warnings:
-        console.print(f"[yellow]warning:[/yellow] {escape(line)}", soft_wrap=True)
 
 
 def seconds(value: float | None, digits: int = 3) -> str:
@@ -100,50 +111,62 @@ def seconds(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(max(decimals, 0), 6)}f}"
 
 
-def _runs_table(summary: Summary) -> Table:
-    table = Table(title="Runs", title_justify="left", box=SIMPLE_HEAD, padding=0)
-    for name in ("run", "link", "status", "rounds", "clients", "accuracy", "backend", "paced"):
-        table.add_column(name, justify="right" if name in {"rounds", "clients", "accuracy"} else "left", overflow="fold")
-    for row in summary.runs:
-        table.add_row(
-            escape(row["run"]),
-            escape(row["link"]),
-            row["status"],
-            str(row["rounds"]),
-            str(row["clients"]),
-            "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
-            escape(row["backend"] or "real"),
-            "yes" if row["paced"] else "no",
-            style="" if row["status"] == "complete" else "red",
-        )
-    return table
+def _group(group: Group, rows: pd.DataFrame, values: pd.DataFrame) -> dict[str, Any]:
+    names = ["round_s", *(f"{phase}_s" for phase in PHASES), "uplink_share", "downlink_share", "idle_s", "target_s"]
+    estimates = {name: mean(sample(values, name, group.names)) for name in names if name in values}
+    estimates["unexplained_s"] = mean(sample(values, "unexplained_s", group.names), "linear")
+    own = rows[rows["run"].isin(group.names)].assign(link=group.label)
+    over_client_rounds = phase_statistics(own).drop(columns=["link", "mean_s", "clock_half_width_s"])
+    whole = own.drop_duplicates(["run", "round"])["duration_s"].dropna()
+    spread = {"median_s": whole.median(), "p95_s": whole.quantile(0.95), "max_s": whole.max()}
+    phases = {"round": {"count": len(whole)} | {name: _finite(value) for name, value in spread.items()}}
+    for each in over_client_rounds.to_dict("records"):
+        phases[str(each.pop("phase"))] = {str(name): _finite(value) for name, value in each.items()}
+    return {
+        "label": group.label,
+        "link": group.link,
+        "runs": group.names,
+        "estimates": {name: _plain(estimate) for name, estimate in estimates.items()},
+        "phases": phases,
+    }
 
 
-def _seconds_table(summary: Summary) -> Table:
-    table = Table(title="Seconds of a round", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", overflow="fold")
-    for name in ("round", *PHASES):
-        table.add_column(name, justify="right")
-    table.add_column("uplink share", justify="right")
-    links = [row["link"] for row in summary.runs]
-    for row in summary.runs:
-        name = row["link"] if links.count(row["link"]) == 1 else row["run"]
-        share = "-" if row["uplink_share"] is None else f"{row['uplink_share']:.1%}"
-        table.add_row(f"[bold]{escape(name)}[/bold]", *_cells(row, "mean_s", 3), share)
-        table.add_row("  clock ±", *_cells(row, "clock_half_width_s", 2), style="dim")
-        table.add_row("  spread", *_cells(row, "sd_s", 2), style="dim")
-    return table
+def _of_run(values: pd.DataFrame, run: Run) -> dict[str, float | None]:
+    names = ("idle_s", "unexplained_s", "target_s")
+    own = values.reindex([run.manifest.run]).iloc[0]
+    return {name: _finite(own.get(name)) for name in names}
 
 
-def _cells(row: dict[str, Any], figure: str, digits: int) -> Iterator[str]:
-    """The same figure of the round and of each phase; blank where a phase has none by its nature."""
-    keys = [f"{phase}_{figure}" for phase in ("round", *PHASES)]
-    return (seconds(row[key], digits) if key in row else "" for key in keys)
+def _ratios(configurations: Sequence[Group], values: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Pairs of groups that differ in their link alone; of each, the larger ratio is given, largest first."""
+    for phase in COMPARED:
+        found: list[tuple[Estimate, str, str]] = []
+        for one, other in combinations(configurations, 2):
+            if one.setting != other.setting or one.link == other.link:
+                continue
+            samples = {group.label: sample(values, f"{phase}_s", group.names) for group in (one, other)}
+            slower, faster = _by_mean(samples)
+            estimate = ratio(samples[slower], samples[faster])
+            if estimate is not None:
+                found.append((estimate, slower, faster))
+        for estimate, slower, faster in sorted(found, key=lambda pair: -pair[0].value):
+            yield {"slower": slower, "faster": faster, "phase": phase, "estimate": estimate.to_dict()}
 
 
-def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Series[float]") -> dict[str, Any]:
+def _by_mean(samples: dict[str, Sample]) -> list[str]:
+    """Labels, the larger mean first; one without a mean last."""
+    means = {label: mean(each) for label, each in samples.items()}
+    return sorted(samples, key=lambda label: -found.value if (found := means[label]) else math.inf)
+
+
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else estimate.to_dict()
+
+
+def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Series[float]", warm_up: int) -> dict[str, Any]:
     manifest, rounds = run.manifest, run["rounds"]
     rounds = rounds[rounds["round"] >= 1]
+    counted = rounds if only_warm_up(run, warm_up) else rounds[rounds["round"] > warm_up]
     clients = run["clients"]
     row: dict[str, Any] = {
         "run": manifest.run,
@@ -151,13 +174,13 @@ def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Ser
         "status": manifest.status,
         "rounds": int(rounds["duration_s"].notna().sum()),
         "clients": int(clients.loc[clients["round"] >= 1, "client"].nunique()),
-        "round_mean_s": _finite(rounds["duration_s"].mean()),
-        "round_sd_s": _finite(rounds["duration_s"].std()),
+        "round_mean_s": _finite(counted["duration_s"].mean()),
+        "round_sd_s": _finite(counted["duration_s"].std()),
     }
     for phase in PHASES:
         key = (manifest.run, phase)
         row[f"{phase}_mean_s"] = _finite(statistics.loc[key, "mean_s"]) if key in statistics.index else None
-        row[f"{phase}_sd_s"] = _finite(rounds["aggregate_s" if phase == "aggregate" else f"{phase}_mean_s"].std())
+        row[f"{phase}_sd_s"] = _finite(counted["aggregate_s" if phase == "aggregate" else f"{phase}_mean_s"].std())
         if phase in CROSS_HOST:
             mean = rows.loc[rows["run"] == manifest.run, f"{phase}_uncertainty_s"].mean()
             row[f"{phase}_clock_half_width_s"] = _finite(mean)
@@ -165,11 +188,16 @@ def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Ser
     for metric in ("accuracy", "loss"):
         known = rounds.sort_values("round")[metric].dropna()
         row[metric] = _finite(known.iloc[-1]) if len(known) else None
+    last = stragglers(run, 0 if only_warm_up(run, warm_up) else warm_up)
+    row["straggler"] = None if last is None else vars(last)
+    row["carried"] = [vars(each) for each in carried(run, 0 if only_warm_up(run, warm_up) else warm_up)]
     return row | {"backend": manifest.backend, "notes": list(manifest.notes), "paced": manifest.paced}
 
 
-def _warnings(run: Run) -> Iterator[str]:
+def _warnings(run: Run, warm_up: int) -> Iterator[str]:
     yield from run.warnings
+    if only_warm_up(run, warm_up):
+        yield f"all its rounds are among the {warm_up} of warm-up, which are left out elsewhere: they are counted here"
     clients, timeline = run["clients"], run["timeline"]
     asked = clients[clients["round"] >= 1]
     if run.manifest.status == "running":  # the replies of its last round may still come
@@ -205,22 +233,6 @@ def missed_pace(run: Run) -> tuple[int, int]:
     pace_s = partition.map(lambda number: paces[int(number) % len(paces)] * epochs, na_action="ignore").astype("Float64")
     ratio = (run["clients"]["train_s"] / pace_s).dropna()
     return int((ratio > 1.05).sum()), len(ratio)
-
-
-def _settings(run: Run) -> Iterator[tuple[str, Any]]:
-    """Everything that should be the same in runs that are compared, as dotted keys."""
-    data = run.manifest.data
-    yield from _flat({key: value for key, value in run.manifest.experiment.items() if key not in {"name", "link"}}, "")
-    yield from ((key, data[key]) for key in ("app", "transport", "paced") if key in data)
-    yield from _flat({"backend": run.manifest.backend or "real", "versions": data.get("versions") or {}}, "")
-
-
-def _flat(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _finite(value: Any) -> Any:

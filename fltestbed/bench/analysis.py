@@ -1,7 +1,7 @@
 """`fltestbed bench analysis`: how long the analysis of a large run takes, and how much memory.
 
-A run folder with a million rows in phases.csv, and with as many rows in the other files as real runs have for them, is made of
-random durations. Then a process of its own, which the interpreter and the libraries belong to, loads it, derives its tables
+A run folder with a million rows in phases.csv, and with as many rows in the other files as real runs have, is made
+of random durations. Then a process of its own, which the interpreter and the libraries belong to, loads it, derives its tables
 and summarises it. Writing the derived files is timed as well; it is no part of the bar.
 """
 
@@ -132,7 +132,7 @@ def measure(rows: int = 1_000_000) -> Figures:
 
 
 def make_folder(folder: Path, rounds: int, clients: int = CLIENTS) -> Path:
-    """Make a run folder of random durations: phases, transfers, clock samples and metrics in the proportions of real runs."""
+    """Make a run folder of random durations, its files in the proportions of real runs."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(1)
     names = np.array([f"client-{number}" for number in range(clients)])
@@ -190,7 +190,9 @@ def _append(
     clock = np.tile(offsets, shape[0])
     frames = []
     for place, (phase, start_host, end_host, _) in enumerate(_PHASES):
-        frames.append(_rows(common, phase, (start_host, end_host), (starts[..., place].ravel(), ends[..., place].ravel()), clock))
+        frames.append(
+            _rows(common, phase, (start_host, end_host), (starts[..., place].ravel(), ends[..., place].ravel()), clock)
+        )
     waited = np.repeat(last, shape[1])
     frames.append(_rows(common, "wait", ("server", "server"), (ends[..., -1].ravel(), waited), clock))
     for phase, began_ns, ended_ns in (
@@ -304,7 +306,9 @@ def _metrics(
         kind = {} if source == "server" else {"message_type": "train"}
         stamp = {"raw_ns": _ZERO_RAW_NS + at, "time_s": at / 1e9}
         frames += [
-            pd.DataFrame(who | kind | {"round": rounds, "source": source, "metric": name, "value": rng.random(len(rounds))} | stamp)
+            pd.DataFrame(
+                who | kind | {"round": rounds, "source": source, "metric": name, "value": rng.random(len(rounds))} | stamp
+            )
             for name in metrics
         ]
     return pd.concat(frames)

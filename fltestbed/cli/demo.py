@@ -52,7 +52,8 @@ def compare(folders: list[Path], out: Path, console: Console) -> None:
     """Print the table of the runs and draw their figures."""
     from analysis.derive import derive_folders  # noqa: PLC0415  # pandas and matplotlib, after the runs
     from analysis.plots import plot_all  # noqa: PLC0415
-    from analysis.tables import render, summarise  # noqa: PLC0415
+    from analysis.tables import summarise  # noqa: PLC0415
+    from analysis.terminal import render  # noqa: PLC0415
 
     runs = derive_folders(folders)
     render(summarise(runs), console)

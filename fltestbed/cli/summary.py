@@ -9,13 +9,24 @@ import typer
 from rich.console import Console
 
 from analysis.derive import derive_folders
-from analysis.tables import render, summarise
+from analysis.measures import WARM_UP
+from analysis.tables import summarise
+from analysis.terminal import render
 from fltestbed.errors import RunFolderError
 
 
 def summary(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/demo-5g.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with units in the keys, in place of tables.")] = False,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", min=0, metavar="N", help="Leave the first N rounds of each run out.")
+    ] = WARM_UP,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--accuracy", min=0, max=1, help="Accuracy whose time is given; by default the highest that all reached."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to a file, not the terminal.")
     ] = None,
@@ -26,7 +37,7 @@ def summary(
 
     Example: fltestbed summary runs/demo-5g runs/demo-wifi runs/demo-ethernet
     """
-    found = summarise(derive_folders(runs))
+    found = summarise(derive_folders(runs), warm_up, target)
     try:
         file = None if out is None else out.open("w", encoding="utf-8")
     except OSError as error:

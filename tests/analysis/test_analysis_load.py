@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.load import DTYPES, load_run, load_runs
+from analysis.csv_file import DTYPES
+from analysis.load import load_run, load_runs
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION
 

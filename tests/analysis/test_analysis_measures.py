@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from analysis.load import Run, conform
-from analysis.measures import client_rounds, link_of, links, phase_statistics, ratios, round_parts
+from analysis.measures import client_rounds, link_of, links, phase_statistics, round_parts
 from fltestbed.measure.schema import CLIENTS_TABLE
 
 
 def rows(*cells: tuple[str, float, float, float]) -> pd.DataFrame:
     """Client-rounds (link, uplink in s, its half-width in s, train in s) of rounds that take 10 s, 1 s of it aggregation."""
     frame = pd.DataFrame(cells, columns=["link", "uplink_s", "uplink_uncertainty_s", "train_s"])
-    return conform(frame.assign(run="r"), CLIENTS_TABLE).assign(duration_s=10.0, aggregate_s=1.0)
+    return conform(frame.assign(run="r"), CLIENTS_TABLE).assign(duration_s=10.0, aggregate_s=1.0, full=True)
 
 
 def test_statistics_of_five_values() -> None:
@@ -34,30 +34,9 @@ def test_parts_add_up_to_the_round() -> None:
     assert table["mean_s"].sum() == pytest.approx(10.0)
 
 
-def test_ratios_with_what_the_clocks_leave_open() -> None:
-    """4 s +- 0.4 over 1 s +- 0.2: 4 times, between 3.6 / 1.2 = 3 and 4.4 / 0.8 = 5.5."""
-    table = ratios(rows(("ethernet", 1.0, 0.2, 1.0), ("5g", 4.0, 0.4, 1.0)))
-    pair = table.iloc[0]
-    assert (pair["slower"], pair["faster"], pair["ratio"]) == ("5g", "ethernet", 4.0)
-    assert (pair["low"], pair["high"]) == (pytest.approx(3.0), pytest.approx(5.5))
-
-
-def test_ratio_to_a_mean_within_its_uncertainty_has_no_upper_bound() -> None:
-    """A link whose mean may be nothing leaves the ratio open; one whose mean is negative is left out."""
-    table = ratios(rows(("ethernet", 1.0, 1.0, 1.0), ("5g", 4.0, 0.4, 1.0), ("wifi", -0.1, 0.2, 1.0)))
-    assert table[["slower", "faster", "high"]].to_numpy().tolist() == [["5g", "ethernet", float("inf")]]
-
-
-def test_ratios_come_largest_first(runs: list[Run]) -> None:
-    """Three links are three pairs, and the synthetic links keep their order."""
-    table = ratios(client_rounds(runs))
-    assert table[["slower", "faster"]].to_numpy().tolist() == [["5g", "ethernet"], ["wifi", "ethernet"], ["5g", "wifi"]]
-    assert table["ratio"].is_monotonic_decreasing
-
-
 def test_client_rounds_are_of_accepted_replies_from_round_one(runs: list[Run]) -> None:
     """Every client and round once, with its round's duration."""
-    table = client_rounds(runs)
+    table = client_rounds(runs, warm_up=0)
     assert len(table) == 3 * 4 * 8
     assert table["round"].min() == 1
     assert table["duration_s"].notna().all()

@@ -1,0 +1,99 @@
+"""Goodput beside what the link could carry.
+
+*Goodput* is payload bits over the seconds of a transfer. *Utilisation* is goodput over capacity: for a `dedicated` link that
+of each transfer, for a shared one that of the medium::
+
+    dedicated            mean over transfers of  goodput / rate
+    shared_tdd           payload bits of all clients in a round / (rate * seconds in which any transfer of the direction ran)
+    half_duplex          as shared_tdd, each direction alone: they seldom run at once in a round
+
+Rates of emulated links count Ethernet frames, of which TCP payload is at most 1,448 of 1,514 bytes: 0.956 is all that can be
+reached.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import Run
+from analysis.measures import CROSS_HOST, WARM_UP
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One direction of the link of a run.
+
+    Attributes
+    ----------
+    direction : {"downlink", "uplink"}
+    goodput_bps : float
+        Median over client-rounds.
+    capacity_bps : float or None
+        Rate of the emulated link, or what was measured before the run on a real one (`baseline` in the manifest, by
+        direction, in `rate_bps`); None if neither is known, or if a trace changes the rate during the run.
+    utilisation : float or None
+        Mean over rounds (shared medium) or transfers.
+    source : str
+        Where the capacity is from: "profile", "baseline" or "".
+    """
+
+    direction: str
+    goodput_bps: float
+    capacity_bps: float | None
+    utilisation: float | None
+    source: str
+
+
+def capacity_bps(run: Run, direction: str) -> tuple[float | None, str]:
+    """Capacity of a direction and where it is from: the emulated link's profile, else the baseline that was measured."""
+    link: dict[str, Any] = run.manifest.data.get("link") or {}
+    profile = link.get("profile") or {}
+    rate = (profile.get(direction) or {}).get("rate-mbit")
+    if rate is not None and run.manifest.backend:
+        return (None, "") if profile.get("trace") else (float(rate) * 1e6, "profile")
+    measured = ((run.manifest.data.get("baseline") or {}).get(direction) or {}).get("rate_bps")
+    return (None, "") if measured is None else (float(measured), "baseline")
+
+
+def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
+    """Goodput and utilisation of each direction, without the first rounds; a direction without transfers is left out."""
+    found = []
+    clients, timeline = run["clients"], run["timeline"]
+    medium = ((run.manifest.data.get("link") or {}).get("profile") or {}).get("medium")
+    for direction in CROSS_HOST:
+        goodput = clients.loc[
+            (clients["round"] > warm_up) & (clients["status"] == "ok"), f"{direction}_goodput_bps"
+        ].dropna()
+        if goodput.empty:
+            continue
+        capacity, source = capacity_bps(run, direction)
+        utilisation = None
+        if capacity is not None and medium in {"shared_tdd", "half_duplex"}:
+            rows = timeline[(timeline["phase"] == direction) & (timeline["round"] > warm_up) & (timeline["status"] == "ok")]
+            utilisation = shared_bps(rows) / capacity
+        elif capacity is not None:
+            utilisation = float(goodput.mean()) / capacity
+        found.append(Carried(direction, float(goodput.median()), capacity, utilisation, source))
+    return found
+
+
+def shared_bps(transfers: pd.DataFrame) -> float:
+    """Mean over rounds of payload bits over the seconds in which at least one transfer ran.
+
+    Parameters
+    ----------
+    transfers : DataFrame
+        Rows of timeline.csv of one direction.
+    """
+    known = transfers.dropna(subset=["start_ns", "end_ns", "payload_bytes"]).sort_values(["round", "start_ns"])
+    rates = []
+    for _, rows in known.groupby("round"):
+        start, end = (rows[name].to_numpy(dtype=np.int64) for name in ("start_ns", "end_ns"))
+        # what is not covered by an earlier transfer
+        covered = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
+        busy_ns = np.maximum(end - covered, 0).sum()
+        if busy_ns > 0:
+            rates.append(8e9 * float(rows["payload_bytes"].sum()) / float(busy_ns))
+    return float(np.mean(rates)) if rates else float("nan")
