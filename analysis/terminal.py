@@ -33,7 +33,9 @@ def _notes(summary: Summary) -> str:
     rounds = {0: "No warm-up round was left out", 1: "Round 1 of each run was left out (warm-up)"}.get(
         summary.warm_up, f"The first {summary.warm_up} rounds of each run were left out (warm-up)"
     )
-    methods = {each["method"] for group in summary.groups for each in group["estimates"].values() if each}
+    estimates = [each for group in summary.groups for each in group["estimates"].values() if each]
+    estimates += [pair["estimate"] for pair in summary.ratios]
+    methods = {each["method"] for each in estimates if each["low"] is not None}
     several = any(len(group["runs"]) > 1 for group in summary.groups)
     interval = (
         f"95%: interval over runs, each of which counts as one value ({'; '.join(sorted(methods))})."

@@ -176,3 +176,20 @@ def test_analysis_imports_neither_flower_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["fltestbed", "fltestbed.errors", "fltestbed.measure", "fltestbed.measure.schema"])
+
+
+def test_line_torn_in_the_middle_is_left_out_with_a_warning(folder: Path, edit: Edit) -> None:
+    """A line that a crash cut off and another one followed costs itself and is shown."""
+    whole = load_run(folder)["phases"]
+    edit("phases.csv", lambda text: text.replace("\n", "\ndemo-5g,3,client-0,5g,tr\n", 1))
+    run = load_run(folder)
+    pd.testing.assert_frame_equal(run["phases"], whole)
+    assert run.warnings == ("phases.csv: 1 torn lines were left out: 'demo-5g,3,client-0,5g,tr' has 5 cells, not 22",)
+
+
+def test_text_over_several_lines_is_one_cell(folder: Path, edit: Edit) -> None:
+    """The symptom of a failure may have line ends and commas; so has its cell."""
+    edit("phases.csv", lambda text: text.replace(",test\n", ',"refused,\nagain"\n', 1))
+    run = load_run(folder)
+    assert run.warnings == ()
+    assert (run["phases"]["detail"] == "refused,\nagain").sum() == 1

@@ -4,7 +4,18 @@ import pandas as pd
 import pytest
 
 from analysis.load import Run, conform
-from analysis.measures import client_rounds, link_of, links, phase_statistics, round_parts
+from analysis.measures import (
+    client_rounds,
+    common_accuracy,
+    link_of,
+    links,
+    only_warm_up,
+    phase_statistics,
+    round_parts,
+    run_values,
+    sample,
+    time_to_accuracy,
+)
 from fltestbed.measure.schema import CLIENTS_TABLE
 
 
@@ -51,3 +62,46 @@ def test_run_of_several_links_is_named_by_all(runs: list[Run]) -> None:
     run = Run(mixed.path, mixed.manifest, {**mixed.tables, "clients.csv": clients})
     assert link_of(run) == "5g+wifi"
     assert set(links([run])) == {"5g", "wifi", "5g+wifi"}
+
+
+def test_first_rounds_are_left_out(runs: list[Run]) -> None:
+    """One round of warm-up is the default; a run that has no others keeps its rounds, and that can be asked."""
+    assert client_rounds(runs)["round"].min() == 2
+    assert client_rounds(runs, warm_up=3)["round"].min() == 4
+    assert not only_warm_up(runs[0], 7)
+    assert only_warm_up(runs[0], 8)
+    assert len(client_rounds([runs[0]], warm_up=8)) == 4 * 8
+
+
+def test_shares_are_of_rounds_at_full_participation() -> None:
+    """A round in which somebody's reply is missing does not count for the parts of a round."""
+    table = rows(("5g", 2.0, 0.1, 3.0), ("5g", 8.0, 0.1, 3.0)).assign(full=[True, False])
+    assert round_parts(table).set_index("part")["share"]["uplink"] == pytest.approx(0.2)
+
+
+def test_one_value_a_run() -> None:
+    """Uplinks of 2 and 4 s in one run, 6 s in another; the half-widths go with them, also into the share of 10 s."""
+    table = rows(("5g", 2.0, 0.1, 3.0), ("5g", 4.0, 0.3, 3.0), ("5g", 6.0, 0.5, 3.0)).assign(
+        run=["a", "a", "b"], round=[1, 2, 1], margin_s=[0.0, 1.0, 2.0], wait_s=[0.0, 1.0, 2.0]
+    )
+    values = run_values(table)
+    assert sample(values, "uplink_s", ["a", "b", "c"]).values == (3.0, 6.0)
+    assert sample(values, "uplink_s", ["a", "b"]).half_widths == pytest.approx((0.2, 0.5))
+    assert sample(values, "uplink_share", ["a", "b"]).values == pytest.approx((0.3, 0.6))
+    assert sample(values, "uplink_share", ["a", "b"]).half_widths == pytest.approx((0.02, 0.05))
+    assert sample(values, "idle_s", ["a", "b"]).values == (1.0, 2.0)  # the last of a round does not idle
+    assert sample(values, "round_s", ["a"]).half_widths == (0.0,)
+
+
+def test_time_to_accuracy_counts_from_the_first_round(runs: list[Run]) -> None:
+    """Round 1 starts at 0.9 s; accuracy reaches 0.61 in round 2; 0.99 is never reached."""
+    metrics = runs[0]["metrics"].query("source == 'server' and metric == 'accuracy' and round == 2")
+    assert time_to_accuracy(runs[0], 0.6) == pytest.approx(metrics["time_s"].iloc[0] - 0.9)
+    assert time_to_accuracy(runs[0], 0.99) is None
+
+
+def test_common_accuracy_is_what_all_reached(runs: list[Run]) -> None:
+    """All runs end at 0.88, so 0.85; runs without any accuracy have none in common."""
+    assert common_accuracy(runs) == 0.85
+    blank = Run(runs[0].path, runs[0].manifest, {**runs[0].tables, "metrics.csv": runs[0]["metrics"].iloc[:0]})
+    assert common_accuracy([blank]) is None

@@ -15,6 +15,7 @@ from rich.console import Console
 from analysis.derive import derive
 from analysis.groups import differences
 from analysis.load import Run, load_run
+from analysis.statistics import Sample, ratio
 from analysis.tables import PHASES, Summary, missed_pace, seconds, summarise
 from analysis.terminal import render
 from fltestbed.cli.summary import summary as summary_command
@@ -168,3 +169,54 @@ def test_a_pace_that_was_missed_is_counted() -> None:
     assert missed_pace(run) == (1, 3)
     data["experiment"] = {}
     assert missed_pace(run) == (0, 0)
+
+
+def copies(run: Run, count: int, factor: float = 1.0) -> list[Run]:
+    """Repetitions of a run whose uplinks take 1, 2, 3, ... times as long, times `factor`."""
+    found = []
+    for number in range(1, count + 1):
+        clients = run["clients"].assign(uplink_s=run["clients"]["uplink_s"] * number * factor)
+        manifest = replace(run.manifest, run=f"{run.manifest.run}-{number}")
+        found.append(replace(run, manifest=manifest, tables={**run.tables, "clients.csv": clients}))
+    return found
+
+
+def test_ratio_of_two_links_has_an_interval_over_runs(runs: list[Run]) -> None:
+    """Three runs a link: each run is one value, and the estimate is that of the runs' means; the clocks stand apart."""
+    slow, fast = copies(runs[0], 3), copies(runs[2], 3)
+    found = summarise([*slow, *fast])
+    pair = found.ratios[0]
+    assert (pair["slower"], pair["faster"], pair["phase"]) == ("5g", "ethernet", "uplink")
+    means = [[run["clients"].query("round >= 2")["uplink_s"].mean() for run in group] for group in (slow, fast)]
+    expected = ratio(Sample.of(means[0]), Sample.of(means[1]))
+    assert expected is not None
+    for name in ("value", "low", "high"):
+        assert pair["estimate"][name] == pytest.approx(getattr(expected, name))
+    assert pair["estimate"]["systematic_low"] < expected.value < pair["estimate"]["systematic_high"]
+    assert pair["estimate"]["runs"] == [3, 3]
+    shown = " ".join(text(found).split())
+    assert "Student's t on logs; Welch's t on logs" in shown
+    assert " 95% " in shown
+
+
+def test_warm_up_is_chosen_and_said(runs: list[Run]) -> None:
+    """What is left out is left out of every mean, and stands below the table."""
+    found = summarise(runs, warm_up=3)
+    late = runs[0]["rounds"].query("round > 3")["duration_s"].mean()
+    assert found.groups[0]["estimates"]["round_s"]["value"] == pytest.approx(late)
+    assert "The first 3 rounds of each run were left out (warm-up)" in text(found)
+    assert "No warm-up round was left out" in text(summarise(runs, warm_up=0))
+    kept = summarise(runs[:1], warm_up=8)
+    assert [line for line in kept.warnings if "all its rounds are among the 8 of warm-up" in line]
+    assert kept.groups[0]["estimates"]["round_s"] is not None
+
+
+def test_mixed_configurations_are_never_averaged(runs: list[Run]) -> None:
+    """Two runs of a link that differ in a setting are two rows, named by it, with no ratio between them."""
+    found = summarise([runs[0], with_experiment(runs[0], clients=8), runs[1]])
+    assert [group["label"] for group in found.groups] == ["5g, clients 4", "5g, clients 8", "wifi"]
+    assert {(pair["slower"], pair["faster"]) for pair in found.ratios} <= {
+        ("5g, clients 4", "wifi"),
+        ("wifi", "5g, clients 4"),
+    }
+    assert "clients: 4 (demo-5g, demo-wifi), 8 (demo-5g)" in found.differences
