@@ -14,7 +14,6 @@ reached.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.load import Run
@@ -71,8 +70,8 @@ def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
         capacity, source = capacity_bps(run, direction)
         utilisation = None
         if capacity is not None and medium in {"shared_tdd", "half_duplex"}:
-            rows = timeline[(timeline["phase"] == direction) & (timeline["round"] > warm_up) & (timeline["status"] == "ok")]
-            utilisation = shared_bps(rows) / capacity
+            rows = timeline[(timeline["phase"] == direction) & (timeline["round"] > warm_up)]
+            utilisation = shared_bps(rows[rows["status"] == "ok"]) / capacity
         elif capacity is not None:
             utilisation = float(goodput.mean()) / capacity
         found.append(Carried(direction, float(goodput.median()), capacity, utilisation, source))
@@ -87,13 +86,12 @@ def shared_bps(transfers: pd.DataFrame) -> float:
     transfers : DataFrame
         Rows of timeline.csv of one direction.
     """
-    known = transfers.dropna(subset=["start_ns", "end_ns", "payload_bytes"]).sort_values(["round", "start_ns"])
-    rates = []
-    for _, rows in known.groupby("round"):
-        start, end = (rows[name].to_numpy(dtype=np.int64) for name in ("start_ns", "end_ns"))
-        # what is not covered by an earlier transfer
-        covered = np.maximum(start, np.concatenate([start[:1], np.maximum.accumulate(end)[:-1]]))
-        busy_ns = np.maximum(end - covered, 0).sum()
-        if busy_ns > 0:
-            rates.append(8e9 * float(rows["payload_bytes"].sum()) / float(busy_ns))
-    return float(np.mean(rates)) if rates else float("nan")
+    names = ["round", "start_ns", "end_ns", "payload_bytes"]
+    known = transfers[names].dropna().astype("int64").sort_values(["round", "start_ns"], kind="stable")
+    # what is not covered by an earlier transfer
+    covered = known.groupby("round")["end_ns"].cummax().groupby(known["round"]).shift()
+    busy_ns = (known["end_ns"] - known["start_ns"].where(covered.isna() | (known["start_ns"] > covered), covered)).clip(
+        lower=0
+    )
+    sums = pd.DataFrame({"busy_ns": busy_ns, "bits": 8 * known["payload_bytes"]}).groupby(known["round"]).sum()
+    return float((1e9 * sums["bits"] / sums["busy_ns"]).where(sums["busy_ns"] > 0).mean())

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.load import Run, conform, load_runs
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIMELINE_TABLE
+
+_Ints = NDArray[np.integer]
 
 
 def derive_folders(paths: Iterable[Path]) -> list[Run]:
@@ -27,7 +30,7 @@ def derive(run: Run) -> Run:
     """Add the derived tables to a run; nothing is written."""
     phases, warnings = run["phases"], list(run.warnings)
     mappings = {str(client): fit(samples) for client, samples in run["clock_samples"].groupby("client")}
-    stamped = pd.concat([phases["start_host"], phases["end_host"]]).dropna().unique()
+    stamped = dict.fromkeys(host for name in ("start_host", "end_host") for host in phases[name].dropna().unique())
     for host in stamped:
         mapping = mappings.get(host)
         if mapping is None and host != "server":
@@ -90,25 +93,24 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
         The columns of timeline.csv. A duration between stamps of one host is the difference of its raw stamps and certain;
         between two hosts it has the mapping's half-width at the client's stamp. Nothing is clamped.
     """
-    start, start_half_width = _on_server(phases["start_host"], phases["start_raw_ns"], mappings)
-    end, end_half_width = _on_server(phases["end_host"], phases["end_raw_ns"], mappings)
+    start, start_half_width, start_known = _on_server(phases["start_host"], phases["start_raw_ns"], mappings)
+    end, end_half_width, end_known = _on_server(phases["end_host"], phases["end_raw_ns"], mappings)
+    known = start_known & end_known
     one_host = (phases["start_host"] == phases["end_host"]).fillna(False).to_numpy(dtype=bool)
-    lasted = (end - start).where(~one_host, phases["end_raw_ns"] - phases["start_raw_ns"])
-    uncertainty = (start_half_width + end_half_width).where(~one_host, 0)
-    placement = start_half_width.where(start_half_width >= end_half_width, end_half_width)
-    duration_s, uncertainty_s = _seconds(lasted), _seconds(uncertainty)
-    best = pd.DataFrame(
-        {
-            "start_ns": start - zero_raw_ns,
-            "end_ns": end - zero_raw_ns,
-            "duration_s": duration_s,
-            "duration_uncertainty_s": uncertainty_s,
-            "placement_uncertainty_s": _seconds(placement),
-            "uncertain": (duration_s.abs() < uncertainty_s).astype("boolean"),
-        }
-    )
-    known = start.notna() & end.notna()
-    again = {str(name): column.where(known, phases[str(name)]) for name, column in best.items()}
+    raw_ns = (phases["end_raw_ns"] - phases["start_raw_ns"]).to_numpy(dtype=np.int64, na_value=0)
+    duration_s = np.where(one_host, raw_ns, end - start) / 1e9
+    uncertainty_s = np.where(one_host, 0, start_half_width + end_half_width) / 1e9
+    best = {
+        "start_ns": start - zero_raw_ns,
+        "end_ns": end - zero_raw_ns,
+        "duration_s": duration_s,
+        "duration_uncertainty_s": uncertainty_s,
+        "placement_uncertainty_s": np.maximum(start_half_width, end_half_width) / 1e9,
+        "uncertain": np.abs(duration_s) < uncertainty_s,
+    }
+    again = {
+        name: phases[name].mask(known, pd.Series(values, phases.index, phases[name].dtype)) for name, values in best.items()
+    }
     return conform(phases.assign(**again), TIMELINE_TABLE)
 
 
@@ -122,20 +124,21 @@ def _written(run: Run) -> Run:
 
 def _on_server(
     hosts: "pd.Series[str]", raw_ns: "pd.Series[int]", mappings: Mapping[str, ClockMapping]
-) -> tuple["pd.Series[int]", "pd.Series[int]"]:
-    """Stamps on the server's raw clock and their half-widths, NA where there is no stamp or no mapping."""
-    on_server = pd.Series(pd.NA, index=raw_ns.index, dtype="Int64")
-    half_width = pd.Series(pd.NA, index=raw_ns.index, dtype="Int64")
-    stamped = raw_ns.notna()
-    for host, rows in hosts[stamped].groupby(hosts[stamped]).groups.items():
-        if host == "server":
-            on_server.loc[rows], half_width.loc[rows] = raw_ns.loc[rows], 0
-        elif (mapping := mappings.get(str(host))) is not None:
-            raw = raw_ns.loc[rows].to_numpy(dtype=np.int64)
-            offset, uncertainty = mapping.offset(raw)
-            on_server.loc[rows], half_width.loc[rows] = raw + offset, uncertainty
-    return on_server, half_width
-
-
-def _seconds(nanoseconds: "pd.Series[int]") -> "pd.Series[float]":
-    return nanoseconds.astype("Float64").astype("float64") / 1e9
+) -> tuple[_Ints, _Ints, NDArray[np.bool_]]:
+    """Stamps on the server's raw clock, their half-widths, and where there is a stamp and a mapping."""
+    stamped = raw_ns.notna().to_numpy(dtype=bool)
+    on_server = raw_ns.to_numpy(dtype=np.int64, na_value=0, copy=True)
+    half_width = np.zeros_like(on_server)
+    codes, names = pd.factorize(hosts)
+    order = np.argsort(codes, kind="stable")
+    places = np.split(order, np.searchsorted(codes[order], np.arange(len(names))))[1:]
+    known = stamped & (codes >= 0)
+    for name, place in zip(names, places, strict=True):
+        if name == "server":
+            continue
+        if (mapping := mappings.get(str(name))) is None:
+            known[place] = False
+            continue
+        offset, half_width[place] = mapping.offset(on_server[place])
+        on_server[place] += offset
+    return on_server, half_width, known

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.client_rows import CLIENT_PHASES
 from analysis.load import Run
-from analysis.rounds import ACCURACY_NAMES, CLIENT_PHASES, global_metric
+from analysis.rounds import ACCURACY_NAMES, global_metric
 from analysis.statistics import Sample
 
 UNEXPLAINED = "unexplained"

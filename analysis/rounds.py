@@ -7,11 +7,11 @@ its last `collect` ends: then the ServerApp has it. Replies that never were held
 import numpy as np
 import pandas as pd
 
+from analysis.client_rows import CLIENT_PHASES, ClientRows
 from analysis.load import conform
-from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, PHASES, ROUNDS_TABLE, SERVER_PHASES
+from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, ROUNDS_TABLE, SERVER_PHASES
 
-CLIENT_PHASES = tuple(phase for phase in PHASES if phase not in SERVER_PHASES)
-"""Phases that one client lives through, in their order."""
+__all__ = ["ACCURACY_NAMES", "CLIENT_PHASES", "LOSS_NAMES", "clients", "global_metric", "rounds"]
 
 LOSS_NAMES = ("loss", "test-loss", "test_loss", "eval_loss", "validation-loss", "validation_loss")
 ACCURACY_NAMES = ("accuracy", "test-accuracy", "test_accuracy", "eval_acc", "eval_accuracy", "validation-accuracy")
@@ -28,27 +28,24 @@ def clients(timeline: pd.DataFrame, transfers: pd.DataFrame) -> pd.DataFrame:
     accepted client kept its connection; any other phase without a row, or without stamps, is empty and so part of
     `unexplained_s`.
     """
-    rows = timeline[timeline["client"].notna()]
-    if rows.empty:
+    rows = ClientRows.of(timeline)
+    if not len(rows.index):
         return conform(pd.DataFrame(), CLIENTS_TABLE)
-    by_client = rows.groupby(_KEY, sort=True)
-    table = by_client[["run", "link"]].first()
-    durations = _by_phase(rows, "duration_s")
-    held_ns = _held_ns(rows)
-    table["status"] = _status(rows, held_ns)
-    kept_connection = (table["status"] == "ok") & (_rows_of(rows, "connect").reindex(table.index, fill_value=0) == 0)
-    durations["connect"] = durations["connect"].mask(kept_connection.to_numpy(dtype=bool), 0.0)
+    table = pd.DataFrame({"run": rows.first("run"), "link": rows.first("link")}, index=rows.index)
+    durations, uncertainties = rows.sums("duration_s"), rows.sums("duration_uncertainty_s")
+    held = pd.Series(rows.held_ns(), index=rows.index)
+    table["status"] = pd.array(rows.statuses(held.notna().to_numpy()), dtype="string")
+    kept_connection = (table["status"] == "ok").to_numpy(dtype=bool) & (rows.counts("connect") == 0)
+    durations["connect"] = durations["connect"].mask(kept_connection, 0.0)
     for phase in CLIENT_PHASES:
         table[f"{phase}_s"] = durations[phase]
-    uncertainties = _by_phase(rows, "duration_uncertainty_s")
     for direction in ("downlink", "uplink"):
         table[f"{direction}_uncertainty_s"] = uncertainties[direction]
-        table[f"{direction}_goodput_bps"] = _goodput_bps(rows, direction)
+        table[f"{direction}_goodput_bps"] = rows.goodput_bps(direction)
 
-    held = held_ns.reindex(table.index)
     start = _round_start_ns(timeline).reindex(table.index.get_level_values("round")).set_axis(table.index)
     table["total_s"] = (held - start).astype("float64") / 1e9
-    table["unexplained_s"] = table["total_s"] - _explained_s(timeline, held).reindex(table.index, fill_value=0.0)
+    table["unexplained_s"] = table["total_s"] - rows.before(held) - _servers_before_s(timeline, held)
     table["margin_s"] = (held.groupby("round").transform("max") - held).astype("float64") / 1e9
     return conform(table.join(_of_transfers(transfers)).reset_index(), CLIENTS_TABLE)
 
@@ -63,10 +60,11 @@ def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame)
     accepted = clients[clients["status"] == "ok"]
     numbers = pd.concat([timeline["round"], clients["round"], global_metric(metrics, ACCURACY_NAMES)["round"]]).dropna()
     table = pd.DataFrame(index=pd.Index(np.sort(numbers.unique()), name="round"))
-    names = pd.concat([timeline["run"], metrics["run"]]).dropna()
-    table["run"] = names.iloc[0] if len(names) else pd.NA
+    names = [name for frame in (timeline, metrics) for name in frame["run"].dropna().head(1)]
+    table["run"] = names[0] if names else pd.NA
 
-    aggregations = timeline[timeline["phase"] == "aggregate"]
+    servers = timeline[timeline["client"].isna()]
+    aggregations = servers[servers["phase"] == "aggregate"]
     ready_ns = aggregations.groupby("round")["end_ns"].max()
     table["duration_s"] = ((ready_ns - _round_start_ns(timeline)).astype("float64") / 1e9).reindex(table.index)
     by_round = accepted.groupby("round")
@@ -74,10 +72,11 @@ def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame)
         table[f"{phase}_mean_s"] = by_round[f"{phase}_s"].mean()
         table[f"{phase}_max_s"] = by_round[f"{phase}_s"].max()
     for phase in SERVER_PHASES:
-        table[f"{phase}_s"] = timeline[timeline["phase"] == phase].groupby("round")["duration_s"].sum(min_count=1)
+        table[f"{phase}_s"] = servers[servers["phase"] == phase].groupby("round")["duration_s"].sum(min_count=1)
     # An app's own metrics of the server have no message type.
-    overlaps = metrics[
-        metrics["metric"].eq(AGGREGATE_OVERLAP) & metrics["source"].eq("server") & metrics["message_type"].notna()
+    of_server = metrics[metrics["client"].isna()]
+    overlaps = of_server[
+        of_server["metric"].eq(AGGREGATE_OVERLAP) & of_server["source"].eq("server") & of_server["message_type"].notna()
     ]
     overlap_s = overlaps.groupby("round")["value"].sum().reindex(table.index, fill_value=0.0)
     table["aggregate_overlap_s"] = overlap_s.where(table["aggregate_s"].notna())
@@ -95,7 +94,8 @@ def global_metric(metrics: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame
 
     The server's own evaluation before the clients' aggregate, then the earlier of `names`, then the latest row.
     """
-    rows = metrics[metrics["client"].isna() & metrics["metric"].isin(names) & metrics["round"].notna()]
+    rows = metrics[metrics["client"].isna()]
+    rows = rows[rows["metric"].isin(names) & rows["round"].notna()]
     source = rows["source"].map({"server": 0, "aggregate": 1}).fillna(2)
     name = rows["metric"].map({name: place for place, name in enumerate(names)})
     ranked = rows.assign(source_rank=source.to_numpy(), name_rank=name.to_numpy(), late=-rows["time_s"])
@@ -103,63 +103,23 @@ def global_metric(metrics: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame
     return best[["round", "value", "time_s"]].reset_index(drop=True)
 
 
-def _by_phase(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Sum `column` per client and round (rows) and phase (columns); NaN where no row has a value."""
-    sums = rows.groupby([*_KEY, "phase"])[column].sum(min_count=1).unstack("phase")
-    return sums.reindex(columns=list(CLIENT_PHASES)).astype("float64")
-
-
-def _rows_of(rows: pd.DataFrame, phase: str) -> "pd.Series[int]":
-    return rows[rows["phase"] == phase].groupby(_KEY).size()
-
-
 def _round_start_ns(timeline: pd.DataFrame) -> "pd.Series[int]":
     """Start of each round's first configure phase, from the run's zero."""
-    return timeline[timeline["phase"] == "configure"].groupby("round")["start_ns"].min()
+    return timeline.loc[timeline["phase"] == "configure", ["round", "start_ns"]].groupby("round")["start_ns"].min()
 
 
-def _held_ns(rows: pd.DataFrame) -> "pd.Series[int]":
-    """When the last reply of each client and round was held; only where a reply to each kind of message was accepted."""
-    rows = rows.assign(message_type=rows["message_type"].fillna(""))
-    kinds = [*_KEY, "message_type"]
-    collected = rows[(rows["phase"] == "collect") & rows["end_ns"].notna()].sort_values("end_ns", kind="stable")
-    last = collected.groupby(kinds)[["end_ns", "status"]].last()
-    accepted = last["status"].eq("ok").reindex(rows.groupby(kinds).size().index, fill_value=False).groupby(_KEY).all()
-    held = last["end_ns"].groupby(_KEY).max()
-    return held[accepted.reindex(held.index).to_numpy(dtype=bool)]
-
-
-def _status(rows: pd.DataFrame, held_ns: "pd.Series[int]") -> "pd.Series[str]":
-    """``ok`` if the last reply was accepted, else the worst that any of the client's phases tells, else ``missing``."""
-    tells = pd.DataFrame({name: (rows["status"] == name).fillna(False) for name in ("failed", "timeout")})
-    tells = tells.groupby([rows[name] for name in _KEY]).any()
-    status = pd.Series("missing", index=tells.index, dtype="string")
-    for name in ("failed", "timeout"):
-        status[tells[name]] = name
-    status[tells.index.isin(held_ns.index)] = "ok"
-    return status
-
-
-def _goodput_bps(rows: pd.DataFrame, direction: str) -> "pd.Series[float]":
-    """Payload bits over seconds of the transfers that ended well; NaN where the seconds are not positive."""
-    whole = rows[(rows["phase"] == direction) & (rows["status"] == "ok") & rows["payload_bytes"].notna()]
-    sums = whole.groupby(_KEY)[["payload_bytes", "duration_s"]].sum(min_count=1).astype("float64")
-    return (8 * sums["payload_bytes"] / sums["duration_s"]).where(sums["duration_s"] > 0)
-
-
-def _explained_s(timeline: pd.DataFrame, held_ns: "pd.Series[int]") -> "pd.Series[float]":
-    """Seconds of all phases that ended before each client's reply was held."""
+def _servers_before_s(timeline: pd.DataFrame, held_ns: "pd.Series[int]") -> "pd.Series[float]":
+    """Seconds of the server's phases that ended before each client's reply was held: a round may have two messages."""
     held = held_ns.dropna().rename("held_ns").reset_index()
-    own = timeline[timeline["client"].notna()].merge(held, on=_KEY)
-    servers = timeline[timeline["client"].isna()].drop(columns="client").merge(held, on="round")
-    both = pd.concat([own, servers])[[*_KEY, "end_ns", "held_ns", "duration_s"]]
-    before = both[(both["end_ns"] <= both["held_ns"]).fillna(False)]
-    return before.groupby(_KEY)["duration_s"].sum()
+    servers = timeline.loc[timeline["client"].isna(), ["round", "end_ns", "duration_s"]].merge(held, on="round")
+    before = servers[(servers["end_ns"] <= servers["held_ns"]).fillna(False)]
+    return before.groupby(_KEY)["duration_s"].sum().reindex(held_ns.index, fill_value=0.0)
 
 
 def _of_transfers(transfers: pd.DataFrame) -> pd.DataFrame:
     """Client views, round trip and retransmissions per client and round."""
-    whole = transfers[transfers["status"] == "ok"]
+    names = [*_KEY, "rtt_s", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns", "direction"]
+    whole = transfers.loc[transfers["status"] == "ok", names]
     up, down = whole[whole["direction"] == "uplink"], whole[whole["direction"] == "downlink"]
     views = {
         "downlink_client_view_s": (down, down["client_end_raw_ns"] - down["client_start_raw_ns"]),

@@ -208,10 +208,10 @@ def _warnings(run: Run, warm_up: int) -> Iterator[str]:
         more = f" and {len(lost) - _AT_MOST} more" if len(lost) > _AT_MOST else ""
         yield f"{len(lost)} of {len(asked)} replies missing: {', '.join(names)}{more}"
     for phase in CROSS_HOST:
-        rows = timeline[timeline["phase"] == phase]
-        uncertain = int(rows["uncertain"].fillna(False).sum())
+        flags = timeline.loc[timeline["phase"] == phase, "uncertain"]
+        uncertain = int(flags.fillna(False).sum())
         if uncertain:
-            yield f"{uncertain} of {len(rows)} {phase}s are shorter than the clocks' uncertainty: read them as 'at most'"
+            yield f"{uncertain} of {len(flags)} {phase}s are shorter than the clocks' uncertainty: read them as 'at most'"
     late, paced = missed_pace(run)
     if late:
         yield f"the pace was missed in {late} of {paced} client rounds: training took over 5% longer than emulated"

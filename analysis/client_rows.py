@@ -1,0 +1,149 @@
+"""The rows of a timeline that belong to clients, counted and added up by client and round.
+
+A large run has a million of them. Each gets the number of its client and round once; after that everything is arithmetic on
+arrays.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fltestbed.measure.schema import PHASES, SERVER_PHASES, STATUSES
+
+CLIENT_PHASES = tuple(phase for phase in PHASES if phase not in SERVER_PHASES)
+"""Phases that one client lives through, in their order."""
+
+_OK = STATUSES.index("ok")
+
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClientRows:
+    """Rows of a timeline with a client and a round.
+
+    Attributes
+    ----------
+    index : MultiIndex
+        ``round, client``, sorted: one entry a client and round.
+    number : array of int
+        Place in `index` of each row.
+    phase, status, kind : array of int
+        Of each row: place in `CLIENT_PHASES` and in `STATUSES` (-1 if it is none of them), number of its message type.
+    """
+
+    index: pd.MultiIndex
+    number: _Ints
+    phase: _Ints
+    status: _Ints
+    kind: _Ints
+    kinds: int
+    _rows: dict[str, Any]
+
+    @classmethod
+    def of(cls, timeline: pd.DataFrame) -> Self:
+        """Number the rows of a timeline."""
+        mine = (timeline["client"].notna() & timeline["round"].notna()).to_numpy(dtype=bool)
+        columns = ("run", "link", "end_ns", "duration_s", "duration_uncertainty_s", "payload_bytes")
+        rows = {name: timeline[name][mine] for name in columns}
+        rounds = timeline["round"][mine].to_numpy(dtype=np.int64)
+        codes, names = pd.factorize(timeline["client"][mine])
+        order = np.argsort(names.to_numpy(dtype=object))
+        rank = np.empty(len(names), np.int64)
+        rank[order] = np.arange(len(names))
+        number, keys = pd.factorize(rounds * max(len(names), 1) + rank[codes], sort=True)
+        index = pd.MultiIndex.from_arrays(
+            [
+                pd.array(keys // max(len(names), 1), dtype="Int64"),
+                pd.array(names.to_numpy(dtype=object)[order][keys % max(len(names), 1)], dtype="string"),
+            ],
+            names=["round", "client"],
+        )
+        kind, kinds = pd.factorize(timeline["message_type"][mine], use_na_sentinel=False)
+        return cls(
+            index,
+            number.astype(np.int64),
+            _places(timeline["phase"][mine], CLIENT_PHASES),
+            _places(timeline["status"][mine], STATUSES),
+            kind.astype(np.int64),
+            len(kinds),
+            rows,
+        )
+
+    def first(self, column: str) -> Any:
+        """First value that is there, of each client and round."""
+        values = self._rows[column]
+        there = np.flatnonzero(values.notna().to_numpy(dtype=bool))[::-1]
+        place = np.full(len(self.index), -1)
+        place[self.number[there]] = there  # the earliest is written last
+        return values.array.take(place, allow_fill=True)
+
+    def sums(self, column: str) -> pd.DataFrame:
+        """Sum of a column by client and round (rows) and phase (columns); NaN where no row has a value."""
+        values = self._rows[column].to_numpy(dtype=np.float64)
+        there = (self.phase >= 0) & ~np.isnan(values)
+        place = self.number[there] * len(CLIENT_PHASES) + self.phase[there]
+        size = len(self.index) * len(CLIENT_PHASES)
+        sums = np.bincount(place, values[there], size)
+        sums[np.bincount(place, minlength=size) == 0] = np.nan
+        return pd.DataFrame(sums.reshape(-1, len(CLIENT_PHASES)), self.index, list(CLIENT_PHASES))
+
+    def counts(self, phase: str) -> _Ints:
+        """How many rows of a phase each client and round has."""
+        return np.bincount(self.number[self._is(phase)], minlength=len(self.index))
+
+    def held_ns(self) -> Any:
+        """When the last reply was held; NA unless the last reply to each kind of message was accepted."""
+        ends = self._rows["end_ns"]
+        collected = np.flatnonzero(self._is("collect") & ends.notna().to_numpy(dtype=bool))
+        end_ns = ends.array.to_numpy(dtype=np.int64, na_value=0)
+        collected = collected[np.argsort(end_ns[collected], kind="stable")]
+        message = self.number * self.kinds + self.kind
+        accepted = np.ones(len(self.index) * self.kinds, dtype=bool)
+        accepted[message] = False
+        accepted[message[collected]] = self.status[collected] == _OK  # of several, the last to end counts
+        held = np.zeros(len(self.index), np.int64)
+        held[self.number[collected]] = end_ns[collected]
+        replied = np.bincount(self.number[collected], minlength=len(self.index)) > 0
+        return pd.arrays.IntegerArray(held, ~(replied & accepted.reshape(-1, self.kinds).all(axis=1)))
+
+    def statuses(self, held: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """``ok`` where the last reply was held, else the worst that any phase tells, else ``missing``."""
+        told = np.full(len(self.index), "missing", dtype=object)
+        for name in ("failed", "timeout"):
+            told[self.number[self.status == STATUSES.index(name)]] = name
+        told[held] = "ok"
+        return told
+
+    def goodput_bps(self, phase: str) -> _Floats:
+        """Payload bits over seconds of the transfers that ended well; NaN where the seconds are not positive."""
+        payload = self._rows["payload_bytes"].to_numpy(dtype=np.float64, na_value=np.nan)
+        lasted_s = self._rows["duration_s"].to_numpy(dtype=np.float64)
+        whole = self._is(phase) & (self.status == _OK) & ~np.isnan(payload)
+        size = len(self.index)
+        bits = 8 * np.bincount(self.number[whole], payload[whole], size)
+        seconds = np.bincount(self.number[whole], np.nan_to_num(lasted_s[whole]), size)
+        rates: _Floats = np.divide(bits, seconds, out=np.full(size, np.nan), where=seconds > 0)
+        return rates
+
+    def before(self, held: "pd.Series[int]") -> _Floats:
+        """Seconds of the client's own phases that ended by the moment at which its reply was held."""
+        ends, limits = self._rows["end_ns"], held.array.take(self.number)
+        lasted_s = self._rows["duration_s"].to_numpy(dtype=np.float64)
+        there = (ends.array <= limits).to_numpy(dtype=bool, na_value=False) & ~np.isnan(lasted_s)
+        return np.bincount(self.number[there], lasted_s[there], len(self.index)).astype(np.float64)
+
+    def _is(self, phase: str) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = self.phase == CLIENT_PHASES.index(phase)
+        return found
+
+
+def _places(texts: "pd.Series[str]", known: tuple[str, ...]) -> _Ints:
+    """Place of each text in `known`; -1 if it is not there."""
+    codes, names = pd.factorize(texts)
+    places = np.array([*(known.index(name) if name in known else -1 for name in names), -1])
+    return places[codes]  # the last one is for NA, whose code is -1
