@@ -70,6 +70,7 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
         short.append(f"{row.text[:40]!r} has {row.actual_columns} cells, not {row.expected_columns}")
         return "skip"
 
+    pool = pa.default_memory_pool()
     with pa.OSFile(str(file)) as source:
         header = source.get_stream(0, whole_bytes)
         table = csv.read_csv(
@@ -83,6 +84,7 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
                 true_values=["1", "true", "True"],
                 false_values=["0", "false", "False"],
             ),
+            memory_pool=pool,
         )
     if short:
         more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
@@ -92,7 +94,10 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
         oddities.append(f"no column {', '.join(absent)}; taken as empty")
     if unknown := [name for name in names if name not in kinds]:
         oddities.append(f"unknown column {', '.join(unknown)}; ignored")
-    frame, again = _to_pandas(table.drop_columns(unknown), kinds)
+    columns = {name: table.column(name) for name in names if name in kinds}
+    del table
+    frame, again = _to_pandas(columns, kinds)
+    pool.release_unused()
     if again.any():
         oddities.append(f"{int(again.sum())} rows stand there more than once; each was counted once")
         frame = frame[~again].reset_index(drop=True)
@@ -114,19 +119,14 @@ def _whole_lines(file: Path) -> tuple[int, bool]:
     return 0, size > 0
 
 
-def _to_pandas(table: pa.Table, kinds: dict[str, Kind]) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+def _to_pandas(columns: dict[str, Any], kinds: dict[str, Kind]) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Columns of `DTYPES`, and which rows repeat an earlier one."""
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    rows = table.num_rows
-    del table
-    fingerprint = np.zeros(rows, dtype=np.uint64)
+    fingerprint = np.zeros(len(next(iter(columns.values()), ())), dtype=np.uint64)
     arrays: dict[str, Any] = {}
     for name in list(columns):
-        column = columns.pop(name)  # each is freed as soon as it is converted
-        arrays[name], numbers = _CONVERT[kinds[name]](column)
+        arrays[name], numbers = _CONVERT[kinds[name]](columns.pop(name))  # freed as soon as it is converted
         fingerprint = (fingerprint ^ numbers.view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         fingerprint ^= fingerprint >> np.uint64(32)
-    pa.default_memory_pool().release_unused()
     frame = pd.DataFrame(arrays, copy=False)
     again = pd.Series(fingerprint).duplicated(keep=False).to_numpy(copy=True)
     if again.any():  # equal fingerprints are nearly always equal rows: look
