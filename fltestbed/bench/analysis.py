@@ -9,16 +9,18 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
 from fltestbed.bench.results import Bar
-from fltestbed.errors import TestbedError
+from fltestbed.errors import ConfigError, TestbedError
 from fltestbed.measure.schema import (
     CLOCK_SAMPLES_TABLE,
     CLOCK_TABLE,
@@ -27,8 +29,8 @@ from fltestbed.measure.schema import (
     SCHEMA_VERSION,
     SYSTEM_TABLE,
     TRANSFERS_TABLE,
-    Table,
 )
+from fltestbed.measure.schema import Table as File
 
 CLIENTS = 100
 MOST_S = 3.0
@@ -131,6 +133,33 @@ def measure(rows: int = 1_000_000) -> Figures:
         return Figures(csv_mb=csv_bytes / 1e6, **figures)
 
 
+def render(figures: Figures, console: Console) -> None:
+    """Print the figures beside their bars."""
+    steps = ("import", "load", "derive", "summarise")
+    taken = ", ".join(f"{step} {getattr(figures, f'{step}_s'):.2f}" for step in steps)
+    about = f"{figures.rows:,} rows of phases.csv, {figures.csv_mb:.0f} MB of CSV in all; seconds: {taken}"
+    console.print(f"{about}; and {figures.write_s:.2f} to write the derived files", highlight=False)
+    table = Table("", "figure", "bar", "")
+    for bar in figures.bars:
+        table.add_row(bar.name, f"{bar.figure:.2f}", f"<= {bar.most:g}", "holds" if bar.holds else "missed")
+    console.print(table)
+
+
+def write_json(figures: Figures, path: Path) -> None:
+    """Write the figures and their bars.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
+    bars = [asdict(bar) | {"holds": bar.holds} for bar in figures.bars]
+    try:
+        path.write_text(json.dumps(asdict(figures) | {"bars": bars}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error
+
+
 def make_folder(folder: Path, rounds: int, clients: int = CLIENTS) -> Path:
     """Make a run folder of random durations, its files in the proportions of real runs."""
     folder.mkdir(parents=True)
@@ -149,13 +178,17 @@ def make_folder(folder: Path, rounds: int, clients: int = CLIENTS) -> Path:
         "status": "complete",
         "zero_raw_ns": _ZERO_RAW_NS,
         "experiment": {"name": "large", "rounds": rounds, "clients": clients, "probes": {"system": True}},
-        "link": {"name": "5g"},
+        "link": {
+            "name": "5g",
+            "backend": "none",
+            "profile": {"medium": "shared_tdd", "uplink": {"rate-mbit": 2000}, "downlink": {"rate-mbit": 9000}},
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 
-_RECORDED: dict[str, Table] = {
+_RECORDED: dict[str, File] = {
     table.name: table
     for table in (PHASES_TABLE, TRANSFERS_TABLE, CLOCK_SAMPLES_TABLE, CLOCK_TABLE, METRICS_TABLE, SYSTEM_TABLE)
 }
@@ -314,7 +347,7 @@ def _metrics(
     return pd.concat(frames)
 
 
-def _write(folder: Path, table: Table, rows: pd.DataFrame) -> None:
+def _write(folder: Path, table: File, rows: pd.DataFrame) -> None:
     types = {column.name: "Int64" for column in table.columns if column.kind in {"int", "bool"}}
     frame = rows.assign(run=folder.name).reindex(columns=list(table.header)).astype(types)
     frame.to_csv(folder / table.name, index=False, header=False, mode="a", float_format="%.9g", lineterminator="\n")

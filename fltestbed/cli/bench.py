@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,11 +10,11 @@ from rich.console import Console
 from fltestbed.errors import ConfigError
 from fltestbed.links import ensure_privilege
 
-BENCHMARKS = ("round",)
+BENCHMARKS = ("round", "analysis")
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: round.")],
+    name: Annotated[str, typer.Argument(help="What to measure: round, analysis (which has no options but --json).")],
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")] = None,
     links: Annotated[
         str, typer.Option(help="Links, with commas: loopback, 5g, wifi, ethernet, or TOML files.")
@@ -42,6 +42,8 @@ def bench(
     from fltestbed.links import load_link  # noqa: PLC0415
 
     _choose("NAME", name, BENCHMARKS)
+    if name == "analysis":
+        _bench_analysis(json)
     chosen_sizes = ["small", "large"] if sizes == "all" else _choose("--sizes", sizes, SIZES)
     chosen_contenders = {"bundle", *_choose("--contenders", contenders, CONTENDERS)}
     chosen_links = [link for link in links.split(",") if link]
@@ -59,6 +61,16 @@ def bench(
     if json is not None:
         write_json(report, json)
     raise typer.Exit(0 if report.holds else 1)
+
+
+def _bench_analysis(json: Path | None) -> NoReturn:
+    from fltestbed.bench import analysis  # noqa: PLC0415  # pandas takes half a second to import
+
+    figures = analysis.measure()
+    analysis.render(figures, Console(width=None if Console().is_terminal else 120))
+    if json is not None:
+        analysis.write_json(figures, json)
+    raise typer.Exit(0 if all(bar.holds for bar in figures.bars) else 1)
 
 
 def _choose(option: str, value: str, allowed: Collection[str]) -> list[str]:
