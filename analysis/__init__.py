@@ -2,11 +2,12 @@
 
 ::
 
-    load      a run folder -> `Run`: its manifest and its tables, typed, with warnings about what is odd
+    load      a run folder -> `Run`: its manifest and its tables, typed, with warnings about what is odd;  csv_file  one file
     mapping   four-stamp exchanges -> the client's clock on the server's, with a bound of the error
-    derive    the recorded tables -> timeline, clients, rounds (and the files of that name)
+    derive    the recorded tables -> timeline, clients, rounds (and the files of that name);  client_rows  rows by number
     measures  means, percentiles, shares, stragglers, goodput;  statistics  intervals over runs, of means and of ratios
-    tables    the summary, for the terminal and as JSON
+    stragglers  who was last, and why;  capacity  goodput against what the link carries;  groups  runs of one configuration
+    tables    the summary as data;  terminal  the same for a terminal
     figures   what each figure shows, as data;  captions  what stands below it
     draw      specification and data -> picture;  style  the colour of a link and of a phase
 

@@ -42,14 +42,13 @@ class ClientRows:
     status: _Ints
     kind: _Ints
     kinds: int
-    _rows: dict[str, Any]
+    _timeline: pd.DataFrame
+    _mine: NDArray[np.bool_]
 
     @classmethod
     def of(cls, timeline: pd.DataFrame) -> Self:
         """Number the rows of a timeline."""
         mine = (timeline["client"].notna() & timeline["round"].notna()).to_numpy(dtype=bool)
-        columns = ("run", "link", "end_ns", "duration_s", "duration_uncertainty_s", "payload_bytes")
-        rows = {name: timeline[name][mine] for name in columns}
         rounds = timeline["round"][mine].to_numpy(dtype=np.int64)
         codes, names = pd.factorize(timeline["client"][mine])
         order = np.argsort(names.to_numpy(dtype=object))
@@ -71,12 +70,13 @@ class ClientRows:
             _places(timeline["status"][mine], STATUSES),
             kind.astype(np.int64),
             len(kinds),
-            rows,
+            timeline,
+            mine,
         )
 
     def first(self, column: str) -> Any:
         """First value that is there, of each client and round."""
-        values = self._rows[column]
+        values = self._column(column)
         there = np.flatnonzero(values.notna().to_numpy(dtype=bool))[::-1]
         place = np.full(len(self.index), -1)
         place[self.number[there]] = there  # the earliest is written last
@@ -84,7 +84,7 @@ class ClientRows:
 
     def sums(self, column: str) -> pd.DataFrame:
         """Sum of a column by client and round (rows) and phase (columns); NaN where no row has a value."""
-        values = self._rows[column].to_numpy(dtype=np.float64)
+        values = self._column(column).to_numpy(dtype=np.float64)
         there = (self.phase >= 0) & ~np.isnan(values)
         place = self.number[there] * len(CLIENT_PHASES) + self.phase[there]
         size = len(self.index) * len(CLIENT_PHASES)
@@ -98,7 +98,7 @@ class ClientRows:
 
     def held_ns(self) -> Any:
         """When the last reply was held; NA unless the last reply to each kind of message was accepted."""
-        ends = self._rows["end_ns"]
+        ends = self._column("end_ns")
         collected = np.flatnonzero(self._is("collect") & ends.notna().to_numpy(dtype=bool))
         end_ns = ends.array.to_numpy(dtype=np.int64, na_value=0)
         collected = collected[np.argsort(end_ns[collected], kind="stable")]
@@ -121,8 +121,8 @@ class ClientRows:
 
     def goodput_bps(self, phase: str) -> _Floats:
         """Payload bits over seconds of the transfers that ended well; NaN where the seconds are not positive."""
-        payload = self._rows["payload_bytes"].to_numpy(dtype=np.float64, na_value=np.nan)
-        lasted_s = self._rows["duration_s"].to_numpy(dtype=np.float64)
+        payload = self._column("payload_bytes").to_numpy(dtype=np.float64, na_value=np.nan)
+        lasted_s = self._column("duration_s").to_numpy(dtype=np.float64)
         whole = self._is(phase) & (self.status == _OK) & ~np.isnan(payload)
         size = len(self.index)
         bits = 8 * np.bincount(self.number[whole], payload[whole], size)
@@ -132,10 +132,13 @@ class ClientRows:
 
     def before(self, held: "pd.Series[int]") -> _Floats:
         """Seconds of the client's own phases that ended by the moment at which its reply was held."""
-        ends, limits = self._rows["end_ns"], held.array.take(self.number)
-        lasted_s = self._rows["duration_s"].to_numpy(dtype=np.float64)
+        ends, limits = self._column("end_ns"), held.array.take(self.number)
+        lasted_s = self._column("duration_s").to_numpy(dtype=np.float64)
         there = (ends.array <= limits).to_numpy(dtype=bool, na_value=False) & ~np.isnan(lasted_s)
         return np.bincount(self.number[there], lasted_s[there], len(self.index)).astype(np.float64)
+
+    def _column(self, name: str) -> Any:
+        return self._timeline[name][self._mine]  # not kept: each is used once or twice
 
     def _is(self, phase: str) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = self.phase == CLIENT_PHASES.index(phase)

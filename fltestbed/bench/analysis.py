@@ -1,8 +1,8 @@
 """`fltestbed bench analysis`: how long the analysis of a large run takes, and how much memory.
 
-A run folder with a million rows in phases.csv, and with as many rows in the other files as real runs have, is made
-of random durations. Then a process of its own, which the interpreter and the libraries belong to, loads it, derives its tables
-and summarises it. Writing the derived files is timed as well; it is no part of the bar.
+A run folder with a million rows in phases.csv, and with as many rows in the other files as real runs have, is made of random
+durations. Then a process of its own, which the interpreter and the libraries belong to, loads it, derives its tables and
+summarises it. Writing the derived files is timed as well; it is no part of the bar.
 """
 
 import json
