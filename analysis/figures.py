@@ -4,135 +4,54 @@ A specification says which tidy table it draws (a function of `analysis.series`)
 stands at the axes and below the picture. `analysis.draw` turns it into a picture without knowing what a link or a phase is.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from analysis.measures import WARM_UP
+from analysis.series import hosts, learning, rounds, transfers
+from analysis.specification import Axis, Figure, Panel
 
-import pandas as pd
-
-from analysis import series
-from analysis.load import Run
-
-Form = Literal["bars", "ecdf", "lines", "lanes"]
-"""Stacked horizontal bars; a cumulative distribution; one line a series; one lane with coloured spans a row."""
+_WAIT = "wait: until the last reply is there."
+_WARM_UP = f"Warm-up ({'round 1' if WARM_UP == 1 else f'{WARM_UP} rounds'}) left out."
+_SECONDS_OF_MODEL = Axis("transfer time of the model", "s", log=True)
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What stands at an axis.
-
-    Attributes
-    ----------
-    label, unit : str
-        Written as ``label [unit]``; no unit for names and pure numbers.
-    limits : tuple of float or None
-        Fixed range; None for that of the data.
-    log : bool
-        Logarithmic when all values are positive and span a factor of more than 20.
-    """
-
-    label: str
-    unit: str = ""
-    limits: tuple[float, float] | None = None
-    log: bool = False
-
-    @property
-    def text(self) -> str:
-        """The label as it is written."""
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes. Columns are those of the figure's table; order on the page is order in the table.
-
-    Attributes
-    ----------
-    form : Form
-    x, y : str
-        Column of the values along x, and of the values or names along y ("" for ``ecdf``, which makes its own).
-    colour : str
-        Column whose values (links, phases) have a colour.
-    series : str
-        Column that tells lines of one colour apart; "" if there is one line a colour.
-    start : str
-        For ``lanes``: column of a span's left end; `x` is its length.
-    text : str
-        For ``bars``: column of what is written into a piece that has room for it.
-    error : str
-        For ``ecdf``: column of the half-width of a value; its mean is drawn as a bar at the median.
-    where : tuple of str or None
-        ``(column, value)``: the rows that belong here.
-    """
-
-    form: Form
-    x: str
-    y: str
-    colour: str
-    x_axis: Axis
-    y_axis: Axis
-    title: str = ""
-    series: str = ""
-    start: str = ""
-    text: str = ""
-    error: str = ""
-    where: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One picture.
-
-    Attributes
-    ----------
-    name : str
-        File name without suffix.
-    title : str
-        What it shows, in a reader's words.
-    table : callable (runs) -> DataFrame
-        Makes the tidy table; its `attrs` fill fields of `caption`.
-    caption : str
-        Template of what is special to this figure; `analysis.captions` adds how the runs were made.
-    needs : str
-        What the runs must have, for the message when they have not.
-    panels : tuple of Panel
-        Side by side.
-    facet : str
-        Column with one panel a value, one below the other; "" for `panels` as they are.
-    """
-
-    name: str
-    title: str
-    table: Callable[[Sequence[Run]], pd.DataFrame]
-    caption: str
-    needs: str
-    panels: tuple[Panel, ...]
-    facet: str = ""
-
-
-def _transfer(direction: str) -> Panel:
-    return Panel(
-        form="ecdf",
-        x="seconds",
-        y="",
-        colour="link",
-        error="half_width_s",
-        where=("direction", direction),
-        title=f"{direction}: {'client to server' if direction == 'uplink' else 'server to client'}",
-        x_axis=Axis("transfer time of the model", "s", log=True),
-        y_axis=Axis("share of transfers", limits=(0.0, 1.02)),
+def _direction(direction: str) -> tuple[Panel, Panel]:
+    where = ("direction", direction)
+    title = f"{direction}: {'client to server' if direction == 'uplink' else 'server to client'}"
+    share = Axis("share of transfers", limits=(0.0, 1.02))
+    return (
+        Panel("ecdf", "seconds", "", "link", _SECONDS_OF_MODEL, share, error="half_width_s", where=where, title=title),
+        Panel("boxes", "seconds", "link", "link", _SECONDS_OF_MODEL, Axis(""), where=where),
     )
 
 
-def _accuracy(x: str, x_axis: Axis) -> Panel:
+def _learning(metric: str, x: str, x_axis: Axis, limits: tuple[float | None, float | None]) -> Panel:
+    timed = metric == "accuracy" and x == "time_s"
     return Panel(
         form="lines",
         x=x,
-        y="accuracy",
+        y="value",
         colour="link",
         series="run",
+        faint="faint",
+        ring="reached" if timed else "",
+        level="target" if timed else "",
+        where=("metric", metric),
         x_axis=x_axis,
-        y_axis=Axis("accuracy of the global model", limits=(0.0, 1.0)),
+        y_axis=Axis(f"{metric} of the global model", limits=limits),
+        height_in=1.45,
+    )
+
+
+def _condition(measure: str, label: str, unit: str = "", limits: tuple[float | None, float | None] | None = None) -> Panel:
+    return Panel(
+        form="lines",
+        x="time_s",
+        y="value",
+        colour="client",
+        palette="client",
+        where=("measure", measure),
+        x_axis=Axis("time since the run's zero", "s"),
+        y_axis=Axis(label, unit, limits=limits),
+        height_in=0.85,
     )
 
 
@@ -140,51 +59,44 @@ FIGURES = (
     Figure(
         name="anatomy",
         title="Where the time of a round goes",
-        table=series.anatomy,
-        caption="Mean over all clients and rounds of the time that a client spends in each phase of a round; the pieces add "
-        "up to the mean round, which ends when the new model is ready. Percentages are of that round. "
-        "wait: until the last client's reply is there. {other}",
+        table=rounds.anatomy,
+        caption="Time in each phase of a round, mean over rounds: of all clients, and of the client that ended the round. A "
+        "bar is the mean round, until the new model is ready. " + _WAIT + " {other} " + _WARM_UP,
         needs="a round whose aggregation ended",
         panels=(
-            Panel(
-                form="bars",
-                x="mean_s",
-                y="link",
-                colour="part",
-                text="label",
-                x_axis=Axis("time in a round", "s"),
-                y_axis=Axis("link"),
-            ),
+            Panel("bars", "mean_s", "bar", "part", Axis("time in a round", "s"), Axis(""), palette="phase", text="label"),
         ),
     ),
     Figure(
         name="transfers",
         title="How long the model takes over each link",
-        table=series.transfers,
-        caption="Cumulative distribution over all clients and rounds, first byte sent to last byte received, thus across "
-        "two clocks. The horizontal bar at the median is the half-width of the clock mapping, in the mean {half_widths}.",
+        table=transfers.transfers,
+        caption="All clients and rounds, first byte sent to last byte received. Boxes: quartiles, whiskers from the 5th to "
+        "the 95th percentile. Bars at the medians: mean half-width of the clock mapping, {half_widths}. " + _WARM_UP,
         needs="a downlink or an uplink with stamps at both ends",
-        panels=(_transfer("uplink"), _transfer("downlink")),
+        panels=(*_direction("uplink"), *_direction("downlink")),
     ),
     Figure(
         name="accuracy",
         title="What the model has learnt by when",
-        table=series.accuracy,
-        caption="One point a round; round 0 is the model before training. Time counts from the start of the first round and "
-        "includes the evaluation on the server.",
-        needs="an accuracy of the global model in metrics.csv",
+        table=learning.learning,
+        caption="One point a round, round 0 before training; thin: each run, thick: mean of a link's runs. Seconds from the "
+        "start of round 1, evaluation on the server included. {reached}",
+        needs="an accuracy or a loss of the global model in metrics.csv",
         panels=(
-            _accuracy("time_s", Axis("time since the first round began", "s")),
-            _accuracy("round", Axis("round")),
+            _learning("accuracy", "time_s", Axis("time", "s", limits=(0.0, None)), (0.0, 1.0)),
+            _learning("accuracy", "round", Axis("round"), (0.0, 1.0)),
+            _learning("loss", "time_s", Axis("time", "s", limits=(0.0, None)), (0.0, None)),
+            _learning("loss", "round", Axis("round"), (0.0, None)),
         ),
+        columns=2,
     ),
     Figure(
         name="timeline",
         title="One round, client by client",
-        table=series.timeline,
-        caption="For each link the round of median duration of its first run, on the server's clock. The phases of a client "
-        "are placed to within {placement} (half-width of the clock mapping). Blank is time that no phase explains. "
-        "wait: until the last client's reply is there.",
+        table=rounds.timeline,
+        caption="For each link the round of median duration of its first run, on the server's clock; a client's phases are "
+        "placed to within {placement}. Blank: no phase explains it. " + _WAIT,
         needs="a round whose aggregation ended",
         panels=(
             Panel(
@@ -192,11 +104,115 @@ FIGURES = (
                 x="seconds",
                 y="lane",
                 colour="phase",
+                palette="phase",
                 start="start_s",
                 x_axis=Axis("time since the round began", "s"),
                 y_axis=Axis(""),
             ),
         ),
         facet="panel",
+    ),
+    Figure(
+        name="stragglers",
+        title="Who ended each round, and in which phase",
+        table=rounds.stragglers,
+        caption="Coloured: the client whose reply was last, by the phase in which it lost most against the median of the "
+        "others. x: no reply. Lines part the runs. {persistence}.",
+        needs="a round that clients were asked to take part in",
+        panels=(
+            Panel(
+                form="cells",
+                x="column",
+                y="client",
+                colour="phase",
+                palette="phase",
+                text="mark",
+                split="run",
+                x_axis=Axis("round, runs one after the other"),
+                y_axis=Axis(""),
+            ),
+        ),
+        facet="link",
+    ),
+    Figure(
+        name="clients",
+        title="Phases against the number of clients",
+        table=rounds.clients,
+        caption="Mean over clients and rounds; bars from the least to the greatest mean of a run where there are several. "
+        "{hidden} " + _WARM_UP,
+        needs="other numbers of clients over the same link",
+        panels=(
+            Panel(
+                form="lines",
+                x="clients",
+                y="mean_s",
+                colour="phase",
+                palette="phase",
+                series="phase",
+                low="low_s",
+                high="high_s",
+                x_axis=Axis("clients"),
+                y_axis=Axis("time in a round", "s", limits=(0.0, None)),
+            ),
+        ),
+        facet="link",
+    ),
+    Figure(
+        name="goodput",
+        title="Goodput against the link's capacity",
+        table=transfers.goodput,
+        caption="Payload bits a second: of one transfer, median and 5th to 95th percentile; of all of a round's transfers "
+        "together while one at least was under way, mean. Capacity{per_client}: the configured rate, which counts Ethernet "
+        "frames, or what was measured before the run. {without} " + _WARM_UP,
+        needs="a downlink or an uplink with its bytes",
+        panels=(
+            Panel(
+                form="ranges",
+                x="mbit",
+                y="place",
+                colour="link",
+                series="kind",
+                low="low",
+                high="high",
+                x_axis=Axis("goodput", "Mbit/s", log=True),
+                y_axis=Axis(""),
+            ),
+        ),
+    ),
+    Figure(
+        name="conditions",
+        title="Uplink, and what went on beside it",
+        table=hosts.conditions,
+        caption="Clients of {run} over {link}. Uplinks and their retransmissions stand at the uplink's start. {absent}",
+        needs="an uplink with stamps at both ends",
+        panels=(
+            _condition("uplink", "uplink", "s", (0.0, None)),
+            _condition("signal", "signal", "dBm"),
+            _condition("throttled", "throttled", limits=(-0.1, 1.1)),
+            _condition("cpu", "CPU, 100 a core", "%", (0.0, None)),
+            _condition("retransmissions", "segments\nsent again", limits=(0.0, None)),
+        ),
+    ),
+    Figure(
+        name="clock",
+        title="The clients' clocks against the server's",
+        table=hosts.clocks,
+        caption="Server minus client clock, less each client's median, in the first run of each link. The truth lies within "
+        "the band, whatever the path's asymmetry; widest half-width: {widest}.",
+        needs="exchanges with four stamps in clock_samples.csv",
+        panels=(
+            Panel(
+                form="bands",
+                x="time_s",
+                y="offset_ms",
+                colour="client",
+                palette="client",
+                error="half_width_ms",
+                x_axis=Axis("time since the run's zero", "s"),
+                y_axis=Axis("offset", "ms"),
+                height_in=0.95,
+            ),
+        ),
+        facet="link",
     ),
 )

@@ -1,19 +1,34 @@
 """All figures of some runs, into a folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from analysis.captions import caption
+from matplotlib.figure import Figure as Picture
+
+from analysis.captions import limits, made, shows
 from analysis.draw import draw, save
 from analysis.figures import FIGURES
 from analysis.load import Run
 from analysis.measures import links
-from analysis.style import looks
+from analysis.series.names import natural
+from analysis.specification import Figure
+from analysis.style import palettes
 from fltestbed.errors import RunFolderError
 
 FORMATS = ("png", "svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One figure of some runs: its picture and what it shows, or why there is none (then `picture` is None)."""
+
+    figure: Figure
+    picture: Picture | None = None
+    shows: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,27 @@ class Plotted:
     reason: str = ""
 
 
-def plot_all(runs: Sequence[Run], folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Plotted]:
+def draw_all(runs: Sequence[Run], *, captions: bool) -> Iterator[Drawn]:
+    """Draw every figure that the runs (loaded and derived) allow.
+
+    With `captions`, what each shows and how the runs were made stands in its picture as well.
+    """
+    how = made(runs)
+    clients = {str(name) for run in runs for name in run["clients"]["client"].dropna()}
+    clients |= {str(name) for run in runs for name in run["clock_samples"]["client"].dropna()}
+    looks = palettes(links(runs), sorted(clients, key=natural))
+    for figure in FIGURES:
+        table = figure.table(runs)
+        if table.empty:
+            yield Drawn(figure, reason=f"the runs lack {figure.needs}")
+        else:
+            text = shows(figure, table)
+            yield Drawn(figure, draw(figure, table, looks, f"{text} {how}" if captions else ""), text)
+
+
+def plot_all(
+    runs: Sequence[Run], folder: Path, formats: Sequence[str] = ("png", "svg"), *, captions: bool = True
+) -> list[Plotted]:
     """Draw every figure that the runs allow, and write their captions beside them (captions.md, captions.json).
 
     Parameters
@@ -36,29 +71,38 @@ def plot_all(runs: Sequence[Run], folder: Path, formats: Sequence[str] = ("png",
         Made if it is not there; figures of an earlier call are replaced.
     formats : sequence of str
         Of `FORMATS`.
+    captions : bool
+        Whether each caption stands in its picture as well.
 
     Raises
     ------
     RunFolderError
         The folder cannot be written to.
     """
-    every_look = looks(links(runs))
-    plotted, texts = [], []
+    plotted, texts, how, notes = [], [], made(runs), limits(runs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for figure in FIGURES:
-            table = figure.table(runs)
-            if table.empty:
-                plotted.append(Plotted(figure.name, reason=f"no run has {figure.needs}"))
+        for drawn in draw_all(runs, captions=captions):
+            name = drawn.figure.name
+            if drawn.picture is None:
+                plotted.append(Plotted(name, reason=drawn.reason))
                 continue
-            text = caption(figure, table, runs)
-            paths = save(draw(figure, table, text, every_look), folder / figure.name, formats)
-            plotted.append(Plotted(figure.name, tuple(paths)))
+            paths = save(drawn.picture, folder / name, formats)
+            plotted.append(Plotted(name, tuple(paths)))
             files = [path.name for path in paths]
-            texts.append({"name": figure.name, "title": figure.title, "caption": text, "files": files})
+            text = {"name": name, "title": drawn.figure.title, "caption": f"{drawn.shows} {how}"}
+            texts.append(text | {"limits": notes, "files": files})
         (folder / "captions.json").write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
-        sections = [f"## {text['title']}\n\n![{text['title']}]({text['files'][0]})\n\n{text['caption']}\n" for text in texts]
-        (folder / "captions.md").write_text("\n".join(sections), encoding="utf-8")
+        (folder / "captions.md").write_text("\n".join(_markdown(texts, notes)), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{folder}: figures cannot be written there: {error.strerror}") from error
     return plotted
+
+
+def _markdown(texts: Sequence[dict[str, Any]], notes: Sequence[str]) -> Iterator[str]:
+    for text in texts:
+        yield f"## {text['title']}\n\n![{text['title']}]({text['files'][0]})\n\n{text['caption']}\n"
+    if notes:
+        yield "## Limits of the emulation\n"
+        yield from (f"- {note}" for note in notes)
+        yield ""

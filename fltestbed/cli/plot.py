@@ -1,5 +1,6 @@
 """`fltestbed plot`: the figures."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,21 +8,37 @@ import typer
 
 from analysis.derive import derive_folders
 from analysis.plots import FORMATS, plot_all
+from fltestbed.errors import TestbedError
+
+
+class Format(StrEnum):
+    """What a figure can be written as."""
+
+    PNG, SVG, PDF = FORMATS
 
 
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, such as runs/demo-5g.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the figures.")] = Path("figures"),
-    pdf: Annotated[bool, typer.Option("--pdf", help="Write PDF files too.")] = False,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="May be given several times. [default: png, svg]")
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option(help="Write the captions into the pictures too; captions.md and captions.json always have them.")
+    ] = True,
 ) -> None:
-    """Draw the figures that the runs allow, as PNG and SVG, with their captions.
+    """Draw the figures that the runs allow, a column (3.5 inches) wide, with their captions.
 
     Makes timeline.csv, clients.csv and rounds.csv of each run folder again.
 
-    Example: fltestbed plot runs/demo-5g runs/demo-wifi runs/demo-ethernet -o figures
+    Example: fltestbed plot runs/demo-5g runs/demo-wifi runs/demo-ethernet -o figures --format pdf
     """
-    for figure in plot_all(derive_folders(runs), out, FORMATS if pdf else FORMATS[:2]):
+    chosen = list(dict.fromkeys(formats or (Format.PNG, Format.SVG)))
+    plotted = plot_all(derive_folders(runs), out, chosen, captions=captions)
+    for figure in plotted:
         if figure.reason:
             typer.echo(f"{figure.name}: not drawn, {figure.reason}", err=True)
         for path in figure.paths:
             typer.echo(path)
+    if not any(figure.paths for figure in plotted):
+        raise TestbedError(f"{', '.join(map(str, runs))}: there is nothing to draw, for the reasons above")

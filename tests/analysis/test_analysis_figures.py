@@ -1,6 +1,7 @@
-"""The figures: what they draw, that they can be read, and what stands below them."""
+"""The figures: that they can be read, look the same everywhere, and what stands below them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,19 +11,23 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Picture
 from matplotlib.text import Text
+from PIL import Image
 
-from analysis import series
-from analysis.captions import caption, made
+from analysis import plots
+from analysis.captions import limits, made, shows
 from analysis.draw import WIDTH_IN, draw, save
-from analysis.figures import FIGURES, Figure
+from analysis.figures import FIGURES
 from analysis.load import Run
 from analysis.measures import links
 from analysis.plots import FORMATS, plot_all
-from analysis.rounds import CLIENT_PHASES
-from analysis.style import looks
+from analysis.series.names import natural
+from analysis.specification import Axis, Figure, Panel
+from analysis.style import MARKS, Palettes, palettes
+from fltestbed.cli.plot import Format
 from fltestbed.cli.plot import plot as plot_command
-from fltestbed.errors import RunFolderError
+from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.measure.schema import PHASES
 
 every_figure = pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
@@ -33,22 +38,38 @@ def emptied(run: Run, *names: str) -> Run:
     return replace(run, tables=run.tables | {f"{name}.csv": run[name].head(0) for name in names})
 
 
+def looks(runs: Sequence[Run]) -> Palettes:
+    """The looks of everything in the runs."""
+    return palettes(links(runs), sorted({str(name) for run in runs for name in run["clients"]["client"]}, key=natural))
+
+
+def drawn(figure: Figure, runs: Sequence[Run], caption: str = "") -> Picture:
+    """One figure of the runs."""
+    return draw(figure, figure.table(runs), looks(runs), caption)
+
+
+@pytest.fixture(scope="module")
+def every(campaign: list[Run], stored: dict[str, Run]) -> list[Run]:
+    """Real runs from which every figure can be drawn: the campaign, and a run with another number of clients."""
+    return [*campaign, stored["stored-5g-two"]]
+
+
 @every_figure
-def test_table_has_the_columns_that_the_figure_names(figure: Figure, runs: list[Run]) -> None:
+def test_table_has_the_columns_that_the_figure_names(figure: Figure, every: list[Run]) -> None:
     """A specification fits the table that its function makes."""
-    table = figure.table(runs)
+    table = figure.table(every)
     assert not table.empty
     for panel in figure.panels:
-        wanted = {panel.x, panel.y, panel.colour, panel.series, panel.start, panel.text, panel.error, figure.facet} - {""}
-        assert wanted | ({panel.where[0]} if panel.where else set()) <= set(table.columns)
+        assert panel.columns | {figure.facet} - {""} <= set(table.columns)
 
 
 @every_figure
-def test_picture_can_be_read(figure: Figure, runs: list[Run]) -> None:
-    """Two columns wide, no letter under 7 points, units at every axis of seconds, nothing beyond the edges."""
-    table = figure.table(runs)
-    picture = draw(figure, table, caption(figure, table, runs), looks(links(runs)))
-    assert picture.get_figwidth() == WIDTH_IN
+def test_picture_can_be_read(figure: Figure, every: list[Run]) -> None:
+    """A column wide, no letter under 7 points, its unit at every axis with one, nothing beyond the edges."""
+    text = f"{shows(figure, figure.table(every))} {made(every)}"
+    picture = drawn(figure, every, text)
+    assert picture.get_figwidth() == WIDTH_IN == 3.5
+    assert picture.get_figheight() < 9
     picture.draw_without_rendering()
     written = [item for item in picture.findobj(Text) if isinstance(item, Text) and item.get_text() and item.get_visible()]
     assert min(float(item.get_fontsize()) for item in written) >= 7
@@ -60,14 +81,21 @@ def test_picture_can_be_read(figure: Figure, runs: list[Run]) -> None:
     assert inked.y1 <= picture.get_figheight() + 0.01
 
 
+@every_figure
+def test_caption_is_short_and_filled(figure: Figure, every: list[Run]) -> None:
+    """What a figure shows fits into five lines of a column, leaves no field open and ends as a sentence."""
+    text = shows(figure, figure.table(every))
+    assert 40 < len(text) < 420
+    assert not set("{}") & set(text)
+    assert text.endswith(".")
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_same_runs_give_the_same_bytes(suffix: str, runs: list[Run], tmp_path: Path) -> None:
     """A figure that is made again differs in nothing, so that it can be kept under version control."""
-    figure = FIGURES[0]
-    table = figure.table(runs)
     made_twice = []
     for name in ("one", "two"):
-        (path,) = save(draw(figure, table, "caption", looks(links(runs))), tmp_path / name, [suffix])
+        (path,) = save(drawn(FIGURES[0], runs, "caption"), tmp_path / name, [suffix])
         made_twice.append(path.read_bytes())
     assert made_twice[0] == made_twice[1]
     assert len(made_twice[0]) > 5000
@@ -76,86 +104,125 @@ def test_same_runs_give_the_same_bytes(suffix: str, runs: list[Run], tmp_path: P
 def test_drawing_changes_no_global_setting(runs: list[Run]) -> None:
     """Drawing leaves matplotlib's settings as they were."""
     before = mpl.rcParams["font.size"]
-    draw(FIGURES[0], FIGURES[0].table(runs), "caption", looks(links(runs)))
+    drawn(FIGURES[0], runs)
     assert mpl.rcParams["font.size"] == before
 
 
 def test_links_and_phases_look_different_and_always_the_same() -> None:
     """The three links of a testbed keep their look whatever else is there; every phase has one; no two are equal."""
-    few, many = looks(["5g", "wifi", "ethernet"]), looks(["lora", "ethernet", "wifi", "5g", "satellite"])
-    assert all(few[name] == many[name] for name in few)
-    assert set(PHASES) < set(few)
-    assert len({many[name] for name in ("5g", "wifi", "ethernet", "lora", "satellite")}) == 5
-    areas = [(look.colour, look.hatch) for name, look in few.items() if name not in {"5g", "wifi", "ethernet"}]
-    assert len(set(areas)) == len(areas)
+    few, many = palettes(["5g", "wifi", "ethernet"], []), palettes(["lora", "ethernet", "wifi", "5g", "satellite"], [])
+    assert all(few["link"][name] == many["link"][name] for name in few["link"])
+    assert set(PHASES) < set(few["phase"])
+    assert len(set(many["link"].values())) == 5
+    for kind in ("phase", "link"):
+        assert len({(look.colour, look.hatch, look.dashes, look.marker) for look in many[kind].values()}) == len(many[kind])
+    assert len({(look.colour, look.hatch) for look in few["phase"].values()}) == len(few["phase"])
+
+
+def test_a_client_may_be_called_like_a_link_or_a_phase() -> None:
+    """Names of different kinds do not take each other's look."""
+    every = palettes(["5g", "train"], ["5g", "train"])
+    assert every["client"]["5g"] != every["link"]["5g"]
+    assert len({every[kind]["train"] for kind in ("link", "phase", "client")}) == 3
+
+
+def test_thirty_clients_look_different() -> None:
+    """Shade, dashes and marker together tell apart as many clients as a legend bears."""
+    assert len(set(palettes([], [f"client-{k}" for k in range(30)])["client"].values())) == 30
+
+
+def lightness(colour: str) -> float:
+    """Relative luminance of a colour, from 0 to 1."""
+    red, green, blue = to_rgb(colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_neighbours_differ_in_grey_print() -> None:
-    """Phases that follow each other differ in lightness or in hatch, links in dashes and marker."""
-    every = looks(["5g", "wifi", "ethernet"])
-
-    def lightness(name: str) -> float:
-        red, green, blue = to_rgb(every[name].colour)
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    large = ("downlink", "train", "evaluate", "uplink", "wait", "aggregate")
-    for one, other in pairwise(large):
-        assert abs(lightness(one) - lightness(other)) > 0.15 or every[one].hatch != every[other].hatch
-    assert len({every[name].dashes for name in ("5g", "wifi", "ethernet")}) == 3
-    assert len({every[name].marker for name in ("5g", "wifi", "ethernet")}) == 3
-
-
-def test_bars_add_up_to_the_mean_round(runs: list[Run]) -> None:
-    """The pieces of a link's bar are its mean round; pieces under one per cent everywhere are one, and named."""
-    table = series.anatomy(runs)
-    for run in runs:
-        bar = table.query("link == @run.manifest.link")
-        assert bar["mean_s"].sum() == pytest.approx(run["rounds"].query("round >= 2")["duration_s"].mean())
-        assert bar["share"].sum() == pytest.approx(1)
-    assert list(dict.fromkeys(table["link"])) == ["5g", "wifi", "ethernet"]
-    assert "queue" in table.attrs["other"]
-    assert not set(table["part"]) & {"configure", "queue", "connect"}
+    """Phases that follow each other differ in lightness or hatch, links in dashes and marker, clients in lightness."""
+    every = palettes(["5g", "wifi", "ethernet"], ["a", "b", "c", "d"])
+    phase, link = every["phase"], every["link"].values()
+    for one, other in pairwise(("downlink", "train", "evaluate", "uplink", "wait", "aggregate")):
+        assert (
+            abs(lightness(phase[one].colour) - lightness(phase[other].colour)) > 0.15
+            or phase[one].hatch != phase[other].hatch
+        )
+    assert len({look.dashes for look in link}) == len({look.marker for look in link}) == 3
+    for one_look, other_look in pairwise(every["client"].values()):
+        assert abs(lightness(one_look.colour) - lightness(other_look.colour)) > 0.1
 
 
-def test_transfers_are_every_accepted_one(runs: list[Run]) -> None:
-    """Both directions of every client and round after the first, in seconds."""
-    table = series.transfers(runs)
-    assert table.groupby(["link", "direction"]).size().tolist() == [28] * 6
-    assert "13 ms on 5g" in table.attrs["half_widths"]
+def test_a_pale_line_has_a_dark_edge() -> None:
+    """What is hardly darker than paper (waiting, evaluation) can be seen as a line too."""
+    phase = palettes([], [])["phase"]
+    assert [name for name in ("wait", "evaluate", "train", "uplink") if "path_effects" in phase[name].line] == [
+        "wait",
+        "evaluate",
+    ]
 
 
-def test_accuracy_starts_with_the_model_before_training(runs: list[Run]) -> None:
-    """Round 0 stands at second 0; the others follow in time, later on the slower link."""
-    table = series.accuracy(runs)
-    assert table.loc[table["round"] == 0, ["accuracy", "time_s"]].to_numpy().tolist() == [[0.10, 0.0]] * 3
-    ends = table.loc[table["round"] == 8, "time_s"]
-    assert ends.is_monotonic_decreasing
-    assert ends.min() > 30
-    for _, run in table.groupby("run"):
-        assert run["time_s"].is_monotonic_increasing
+def test_a_dollar_sign_is_a_dollar_sign() -> None:
+    """A name that looks like a formula is written as it is, and breaks nothing."""
+    panel = Panel("boxes", "x", "name", "name", Axis("x", "s"), Axis(""))
+    figure = Figure("f", "f", lambda runs: pd.DataFrame(), "", "", (panel,))
+    table = pd.DataFrame({"x": [1.0, 2.0], "name": "$\\frac{$"})
+    picture = draw(figure, table, palettes(["$\\frac{$"], []))
+    picture.draw_without_rendering()
+    assert [label.get_text() for label in picture.subfigs[0].axes[0].get_yticklabels()] == ["$\\frac{$"]
 
 
-def test_timeline_is_the_median_round_of_each_link(runs: list[Run]) -> None:
-    """One panel a link, the server's lane first, then clients in natural order, every phase of them."""
-    table = series.timeline([*runs, runs[0]])
-    assert table["panel"].nunique() == 3
-    first = table[table["panel"] == table["panel"].iloc[0]]
-    assert list(dict.fromkeys(first["lane"])) == ["server", "client-0", "client-1", "client-2", "client-3"]
-    assert set(first["phase"]) >= set(CLIENT_PHASES) - {"connect"}
-    durations = runs[0]["rounds"]["duration_s"].dropna().sort_values()
-    shown_s = (first["start_s"] + first["seconds"])[first["phase"] == "aggregate"].max()
-    assert shown_s == pytest.approx(durations.iloc[3])
-    assert series._natural("client-2") < series._natural("client-10")
+def test_long_names_leave_room_for_the_data(runs: list[Run]) -> None:
+    """A client may have 64 letters: the middle is left out, both ends stay, and the axes keep most of the width."""
+    long = {f"client-{k}": f"raspberry-pi-in-the-far-corner-of-the-laboratory-{k}" for k in range(4)}
+    timeline = runs[0]["timeline"].assign(client=runs[0]["timeline"]["client"].map(long))
+    run = replace(runs[0], tables=runs[0].tables | {"timeline.csv": timeline})
+    picture = drawn(next(figure for figure in FIGURES if figure.name == "timeline"), [run])
+    axes = picture.subfigs[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "server",
+        *(f"raspberry-…oratory-{k}" for k in range(4)),
+    ]
+    assert axes.get_position().width > 0.6
+
+
+def test_panels_without_rows_are_left_out(campaign: list[Run]) -> None:
+    """Emulated links have no signal and no throttling: three panels of five remain, and the caption says so."""
+    figure = next(figure for figure in FIGURES if figure.name == "conditions")
+    picture = drawn(figure, campaign[:1])
+    labels = [axes.get_ylabel() for axes in picture.subfigs[0].axes]
+    assert labels == ["uplink [s]", "CPU, 100 a core [%]", "segments\nsent again"]
+    assert "no rows of: signal (radio.csv), throttling (system.csv)." in shows(figure, figure.table(campaign[:1]))
+
+
+def test_legend_shows_what_is_there_in_the_order_of_a_round(campaign: list[Run]) -> None:
+    """The legend of the timeline has the phases that can be seen, first things first."""
+    picture = drawn(next(figure for figure in FIGURES if figure.name == "timeline"), campaign)
+    names = [text.get_text() for text in picture.subfigs[0].legends[0].get_texts()]
+    assert names == [phase for phase in PHASES if phase in names]
+    assert {"downlink", "train", "uplink", "wait", "server_evaluate"} <= set(names)
+
+
+def test_marks_of_ranges_have_a_legend_of_their_own(campaign: list[Run]) -> None:
+    """Colours of that figure are links, which its rows name; the legend says what the marks are."""
+    picture = drawn(next(figure for figure in FIGURES if figure.name == "goodput"), campaign)
+    assert [text.get_text() for text in picture.subfigs[0].legends[0].get_texts()] == list(MARKS)
 
 
 def test_caption_tells_how_the_runs_were_made(runs: list[Run]) -> None:
-    """Runs, clients, rounds, model and its size, backend with what it could not do, and pacing."""
+    """Runs, clients, rounds, model and its size, backend, sharing and pacing."""
     assert made(runs) == (
-        "3 runs (1 over 5g, 1 over wifi, 1 over ethernet), 4 clients, 8 rounds each. "
-        "Model: squeezenet (727,626 parameters, 2.9 MB). "
-        "Links: emulated by wirefilter. Limits of the emulation: one queue for all clients instead of fair queues. "
-        "Compute is paced: training takes at least a configured time."
+        "3 runs (1 over 5g, 1 over wifi, 1 over ethernet), 4 clients, 8 rounds each; squeezenet, 2.9 MB. "
+        "Links: emulated by wirefilter. Training is paced."
     )
+
+
+def test_caption_tells_which_links_share_their_rate(campaign: list[Run]) -> None:
+    """A cell and an access point have one rate for all clients, a switch has one for each."""
+    assert made(campaign) == (
+        "9 runs (3 over 5g, 3 over wifi, 3 over ethernet), 3 clients, 3 rounds each; cnn, 135 kB. "
+        "Links: emulated by wirefilter (5g, wifi), emulated by tbf (ethernet). "
+        "Concurrent transfers share the rate (5g, wifi). Training is paced."
+    )
+    assert "share" not in made(campaign[6:])
 
 
 def test_caption_tells_real_links_partial_pacing_and_incomplete_runs(runs: list[Run]) -> None:
@@ -163,70 +230,125 @@ def test_caption_tells_real_links_partial_pacing_and_incomplete_runs(runs: list[
     real = replace(runs[1].manifest, backend="", notes=(), paced=False, status="failed", parameters=None, model_bytes=None)
     text = made([runs[0], replace(runs[1], manifest=real)])
     assert "Links: emulated by wirefilter (5g), real (wifi). " in text
-    assert "Limits of the emulation: one queue for all clients instead of fair queues (5g). " in text
-    assert "Compute is paced (training takes at least a configured time) in demo-5g alone." in text
-    assert "squeezenet (size not recorded)" in text
+    assert "Training is paced in demo-5g alone." in text
+    assert "squeezenet, size not recorded" in text
     assert text.endswith("Not complete: demo-wifi (failed).")
-    assert made(runs[:1]).startswith("1 run over 5g, 4 clients, 8 rounds. Model")
+    assert made(runs[:1]).startswith("1 run over 5g, 4 clients, 8 rounds; squeezenet")
 
 
-def test_every_figure_is_written_with_its_caption(runs: list[Run], tmp_path: Path) -> None:
-    """PNG and SVG of each figure, captions as Markdown and JSON; an SVG is XML with its letters as text."""
-    plotted = plot_all(runs, tmp_path / "figures")
+def test_limits_of_the_emulation_are_named_once(runs: list[Run]) -> None:
+    """Each limit with its links, unless it is one of all of them."""
+    other = replace(runs[1], manifest=replace(runs[1].manifest, notes=("no loss",)))
+    assert limits(runs) == ["one queue for all clients instead of fair queues"]
+    assert limits([runs[0], other]) == ["one queue for all clients instead of fair queues (5g)", "no loss (wifi)"]
+
+
+def test_every_figure_is_written_in_every_format(every: list[Run], tmp_path: Path) -> None:
+    """From real runs: PNG, SVG and PDF that readers of these formats accept, captions as Markdown and JSON."""
+    folder = tmp_path / "figures"
+    plotted = plot_all(every, folder, FORMATS)
     names = [figure.name for figure in FIGURES]
     assert [each.name for each in plotted] == names
-    written = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert written == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg")} | {"captions.md", "captions.json"}
-    texts = json.loads((tmp_path / "figures" / "captions.json").read_text())
-    assert [text["files"] for text in texts] == [[f"{name}.png", f"{name}.svg"] for name in names]
-    assert all(text["caption"] in (tmp_path / "figures" / "captions.md").read_text() for text in texts)
-    letters = "".join(ET.parse(tmp_path / "figures" / "anatomy.svg").getroot().itertext())
-    assert "Where the time of a round goes" in letters
+    written = {path.name for path in folder.iterdir()}
+    assert written == {f"{name}.{suffix}" for name in names for suffix in FORMATS} | {"captions.md", "captions.json"}
+    for name, figure in zip(names, FIGURES, strict=True):
+        with Image.open(folder / f"{name}.png") as image:
+            assert image.width == 3.5 * 300
+            assert len(image.convert("L").getcolors(256) or []) > 20
+        letters = "".join(ET.parse(folder / f"{name}.svg").getroot().itertext())
+        assert figure.title in letters
+        content = (folder / f"{name}.pdf").read_bytes()
+        assert content.startswith(b"%PDF-")
+        assert content.rstrip().endswith(b"%%EOF")
+    texts = json.loads((folder / "captions.json").read_text())
+    assert [text["files"] for text in texts] == [[f"{name}.{suffix}" for suffix in FORMATS] for name in names]
+    page = (folder / "captions.md").read_text()
+    assert all(text["caption"] in page for text in texts)
+    assert all(f"- {note}" in page for note in limits(every))
 
 
 def test_what_cannot_be_drawn_says_why(runs: list[Run], tmp_path: Path) -> None:
     """Runs without transfers and without metrics still give the other figures, and a reason for each that is missing."""
-    blank = {f"{way}_s": float("nan") for way in ("uplink", "downlink")}
+    blank = {f"{way}_{what}": float("nan") for way in ("uplink", "downlink") for what in ("s", "goodput_bps")}
+    timeline = runs[0]["timeline"]
+    timeline = timeline[~timeline["phase"].isin(["uplink", "downlink"])]
     run = emptied(runs[0], "metrics")
-    run = replace(run, tables=run.tables | {"clients.csv": run["clients"].assign(**blank)})
-    plotted = {each.name: each for each in plot_all([run], tmp_path)}
-    assert plotted["accuracy"].reason == "no run has an accuracy of the global model in metrics.csv"
-    assert plotted["transfers"].reason == "no run has a downlink or an uplink with stamps at both ends"
-    assert plotted["anatomy"].paths
-    assert plotted["timeline"].paths
+    changed = {"clients.csv": run["clients"].assign(**blank), "timeline.csv": timeline}
+    plotted = {each.name: each for each in plot_all([replace(run, tables=run.tables | changed)], tmp_path, ["svg"])}
+    assert {name: each.reason for name, each in plotted.items() if each.reason} == {
+        "accuracy": "the runs lack an accuracy or a loss of the global model in metrics.csv",
+        "transfers": "the runs lack a downlink or an uplink with stamps at both ends",
+        "clients": "the runs lack other numbers of clients over the same link",
+        "goodput": "the runs lack a downlink or an uplink with its bytes",
+        "conditions": "the runs lack an uplink with stamps at both ends",
+    }
+    assert all(plotted[name].paths for name in ("anatomy", "timeline", "stragglers", "clock"))
 
 
 def test_runs_without_rows_draw_nothing_and_break_nothing(runs: list[Run], tmp_path: Path) -> None:
-    """A run that failed at once gives four reasons and no picture."""
-    run = emptied(runs[0], "clients", "rounds", "timeline", "metrics")
+    """A run that failed at once gives a reason for every figure and no picture."""
+    run = emptied(runs[0], "clients", "rounds", "timeline", "metrics", "clock_samples", "transfers", "system")
     assert all(each.reason for each in plot_all([run], tmp_path))
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_one_link_with_negative_transfers_is_drawn(runs: list[Run], tmp_path: Path) -> None:
+def test_one_link_with_negative_transfers_is_drawn(runs: list[Run]) -> None:
     """A negative one-way time within its uncertainty is drawn where it is, on a linear axis."""
     clients = runs[2]["clients"].copy()
-    clients.loc[0, "uplink_s"] = -0.0002
+    clients.loc[clients["round"] == 5, "uplink_s"] = -0.0002
     run = replace(runs[2], tables=runs[2].tables | {"clients.csv": clients})
-    assert all(each.paths for each in plot_all([run], tmp_path, ["pdf"]))
+    picture = drawn(next(figure for figure in FIGURES if figure.name == "transfers"), [run])
+    axes = picture.subfigs[0].axes[0]
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xlim()[0] < -0.0002
 
 
 def test_many_clients_still_fit(runs: list[Run]) -> None:
-    """A timeline of fifty clients is no taller than a page."""
-    table = series.timeline(runs[:1])
-    client = table[table["lane"] == "client-0"]
-    table = pd.concat([client.assign(lane=f"client-{k}") for k in range(50)])
+    """Sixty clients on each of three links are no taller than a page, which names as many as it has room for."""
     figure = next(figure for figure in FIGURES if figure.name == "timeline")
-    assert draw(figure, table, "caption", looks(["5g"])).get_figheight() < 9
+    table = figure.table(runs[:1])
+    client = table[table["lane"] == "client-0"]
+    links = [client.assign(panel=link, lane=f"client-{k}") for link in ("5g", "wifi", "ethernet") for k in range(60)]
+    picture = draw(figure, pd.concat(links), looks(runs))
+    assert picture.get_figheight() < 9
+    named = [label.get_text() for label in picture.subfigs[0].axes[0].get_yticklabels()]
+    assert 10 < len(named) < 31
+    assert named[:2] == ["client-0", f"client-{-(-60 // len(named))}"]
 
 
+@pytest.fixture
+def two_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the anatomy and the figure over numbers of clients alone: the others are tested above."""
+    monkeypatch.setattr(plots, "FIGURES", [figure for figure in FIGURES if figure.name in {"anatomy", "clients"}])
+
+
+@pytest.mark.usefixtures("two_figures")
 def test_command_prints_paths_and_reasons(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command prints what it wrote, and tells beside it what it could not draw."""
-    plot_command(folders[:1], out=tmp_path, pdf=True)
+    """The command prints what it wrote, in the formats asked for, and tells beside it what it could not draw."""
+    plot_command(folders[:1], out=tmp_path, formats=[Format.PDF, Format.SVG, Format.PDF])
     captured = capsys.readouterr()
-    assert captured.err == ""
-    assert [Path(line).name for line in captured.out.split()][:3] == ["anatomy.png", "anatomy.svg", "anatomy.pdf"]
+    assert captured.err.splitlines() == ["clients: not drawn, the runs lack other numbers of clients over the same link"]
+    assert [Path(line).name for line in captured.out.split()] == ["anatomy.pdf", "anatomy.svg"]
     assert all(Path(line).is_file() for line in captured.out.split())
+
+
+def test_command_fails_where_there_is_nothing_to_draw(folder: Path, tmp_path: Path) -> None:
+    """A run without a row ends with an error, not with success."""
+    for file in folder.glob("*.csv"):
+        file.write_text(file.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(TestbedError, match="there is nothing to draw") as caught:
+        plot_command([folder], out=tmp_path / "figures")
+    assert caught.value.exit_status == 1
+
+
+@pytest.mark.usefixtures("two_figures")
+def test_captions_may_be_left_to_the_paper(folders: list[Path], tmp_path: Path) -> None:
+    """With --no-captions a picture has none, and captions.md has them all the same."""
+    plot_command(folders[:1], out=tmp_path, formats=[Format.SVG], captions=False)
+    letters = "".join(ET.parse(tmp_path / "anatomy.svg").getroot().itertext())
+    assert "Where the time of a round goes" in letters
+    assert "Training is paced" not in letters
+    assert "Training is paced" in (tmp_path / "captions.md").read_text()
 
 
 def test_folder_that_cannot_be_made_is_a_clear_error(runs: list[Run], tmp_path: Path) -> None:
