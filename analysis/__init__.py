@@ -8,8 +8,9 @@
     measures  means, percentiles, shares, stragglers, goodput;  statistics  intervals over runs, of means and of ratios
     stragglers  who was last, and why;  capacity  goodput against what the link carries;  groups  runs of one configuration
     tables    the summary as data;  terminal  the same for a terminal
-    figures   what each figure shows, as data;  captions  what stands below it
-    draw      specification and data -> picture;  style  the colour of a link and of a phase
+    figures   what each figure shows, as data (`specification`), of which tables (`series`);  captions  what stands below it
+    draw      specification and data -> picture (`forms`);  style  the look of a link, of a phase, of a client
+    report    all of it on one page (`report_tables`, `comparison`);  trace  a run for Perfetto
 
 Nothing here imports flwr or torch, and from fltestbed only the dictionary of the files and the errors.
 """
@@ -18,6 +19,7 @@ from importlib.util import find_spec
 
 from fltestbed.errors import HostError
 
-_missing = [package for package in ("pandas", "matplotlib", "pyarrow", "rich", "scipy") if find_spec(package) is None]
+_packages = ("jinja2", "matplotlib", "pandas", "pyarrow", "rich", "scipy")
+_missing = [package for package in _packages if find_spec(package) is None]
 if _missing:
     raise HostError(f"{', '.join(_missing)}: not installed here; pip install 'fltestbed[analysis]' brings what is missing")

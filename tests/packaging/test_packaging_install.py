@@ -29,7 +29,7 @@ def test_a_wheel_holds_both_packages_their_types_and_the_shipped_configurations(
     modules = [path for package in ("fltestbed", "analysis") for path in (ROOT / package).rglob("*.py")]
     expected = {str(path.relative_to(ROOT)) for path in modules}
     expected |= {f"fltestbed/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.toml")}
-    expected |= {"fltestbed/py.typed", "analysis/py.typed"}
+    expected |= {"fltestbed/py.typed", "analysis/py.typed", "analysis/templates/report.html"}
     assert "fltestbed/configs/demo.toml" in expected
     assert expected - wheel_names == set()
 
