@@ -30,6 +30,8 @@ COMMANDS = {
     "client": "A client, on a Raspberry Pi, over a named interface.",
     "summary": "The table of one or more runs.",
     "plot": "The figures of one or more runs.",
+    "report": "One HTML page of one or more runs, to be mailed or printed.",
+    "trace": "A run as a trace that Perfetto and Chrome open.",
     "bench": "The toolkit measured, each figure beside its bar.",
 }
 
