@@ -80,13 +80,15 @@ def _seconds_table(summary: Summary) -> Table:
     table = _table("Seconds of a round", "", *_COLUMNS, "uplink share")
     for group in summary.groups:
         estimates = [group["estimates"].get(f"{name}_s") for name in _COLUMNS]
-        share, share_span, share_clock = _percent(group["estimates"].get("uplink_share"))
-        count = len(group["runs"])
+        share = group["estimates"].get("uplink_share")
+        count = 0 if estimates[0] is None else estimates[0]["runs"][0]  # runs without a whole round have no value
         name = f"[bold]{escape(group['label'])}[/bold] {count} run{'' if count == 1 else 's'}"
-        table.add_row(name, *(seconds(each and each["value"]) for each in estimates), share)
+        table.add_row(name, *(seconds(each and each["value"]) for each in estimates), _percent(share, "value"))
         if count > 1:
-            table.add_row("  95%", *map(_span, estimates), share_span, style="dim")
-        table.add_row("  clock ±", *map(_clock, estimates), share_clock, style="dim")
+            for end in ("low", "high"):
+                cells = (seconds(each and each[end]) for each in estimates)
+                table.add_row(f"  95% {end}", *cells, _percent(share, end), style="dim")
+        table.add_row("  clock ±", *map(_clock, estimates), _percent_clock(share), style="dim")
         for figure in ("median", "p95", "max"):
             cells = (seconds(group["phases"].get(name, {}).get(f"{figure}_s")) for name in _COLUMNS)
             table.add_row(f"  {figure}", *cells, "", style="dim")
@@ -138,12 +140,6 @@ def _links_table(summary: Summary) -> Table:
     return table
 
 
-def _span(estimate: dict[str, Any] | None) -> str:
-    """An interval over runs; blank where there is none."""
-    low, high = (None, None) if estimate is None else (estimate["low"], estimate["high"])
-    return "" if low is None or high is None else f"{seconds(low)}..{seconds(high)}"
-
-
 def _clock(estimate: dict[str, Any] | None) -> str:
     """The larger distance at which the clocks may leave the value; blank within one host."""
     if estimate is None or estimate["systematic_low"] == estimate["systematic_high"]:
@@ -151,9 +147,9 @@ def _clock(estimate: dict[str, Any] | None) -> str:
     return seconds(max(estimate["systematic_high"] - estimate["value"], estimate["value"] - estimate["systematic_low"]), 2)
 
 
-def _percent(share: dict[str, Any] | None) -> list[str]:
-    """A share, its interval, and what the clocks leave open."""
-    if share is None:
-        return ["-", "", ""]
-    span = "" if share["low"] is None else f"{share['low']:.1%}..{share['high']:.1%}"
-    return [f"{share['value']:.1%}", span, f"{share['systematic_high'] - share['value']:.2%}"]
+def _percent(share: dict[str, Any] | None, which: str) -> str:
+    return "-" if share is None or share[which] is None else f"{share[which]:.1%}"
+
+
+def _percent_clock(share: dict[str, Any] | None) -> str:
+    return "" if share is None else f"{share['systematic_high'] - share['value']:.2%}"
