@@ -128,6 +128,24 @@ class Probes(Section):
     interval_s: Annotated[float, Field(ge=0.1)] = 1.0
 
 
+class CompetingFlow(Section):
+    """A stranger's iperf3 traffic through the medium of an emulated link, from before the first round until after the last.
+
+    On real links the flow is yours to start; this section is for `fltestbed run` and `fltestbed campaign`.
+    """
+
+    direction: Literal["uplink", "downlink", "both"] = "uplink"
+    protocol: Literal["tcp", "udp"] = "tcp"
+    rate_mbit: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """What it sends in each of its directions; None lets TCP take what its congestion control gets."""
+
+    @model_validator(mode="after")
+    def _udp_has_a_rate(self) -> Self:
+        if self.protocol == "udp" and self.rate_mbit is None:
+            raise ValueError("udp has no congestion control: give rate-mbit")
+        return self
+
+
 class Server(Section):
     """The SuperLink: where it listens and how long it waits."""
 
@@ -162,6 +180,7 @@ class Experiment(Section):
     evaluation: Evaluation = Evaluation()
     early_stopping: EarlyStopping | None = None
     pacing: Pacing | None = None
+    competing_flow: CompetingFlow | None = None
     probes: Probes = Probes()
     server: Server = Server()
 

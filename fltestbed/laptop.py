@@ -21,6 +21,7 @@ from typing import IO, Any
 from fltestbed.config import Experiment
 from fltestbed.errors import TestbedError
 from fltestbed.links import EmulatedNetwork, LinkProfile
+from fltestbed.links.competing import CompetingTraffic, check_iperf3
 from fltestbed.links.topology import Host
 from fltestbed.measure.manifest import amend, refuse_existing
 
@@ -44,12 +45,15 @@ class Laptop:
     profile : LinkProfile
     backend : str
         "auto", "netem", "wirefilter" or "tbf".
+    campaign : Path or None
+        JSON file that says of which campaign this run is a part, for the manifest.
     """
 
     config: Path
     experiment: Experiment
     profile: LinkProfile
     backend: str = "auto"
+    campaign: Path | None = None
 
     def run(self, name: str, runs: Path, *, app: Path | None = None, supernodes: int = 0) -> Path:
         """Run the experiment once; returns the run folder.
@@ -63,20 +67,31 @@ class Laptop:
         """
         folder = runs / name
         refuse_existing(folder)
+        flow = self.experiment.competing_flow
+        if flow is not None:
+            check_iperf3()
         network = EmulatedNetwork(
             self.profile,
             self.experiment.clients,
             backend=self.backend,
             congestion_control=self.experiment.congestion_control,
+            competitor=flow is not None,
         )
         with tempfile.TemporaryDirectory(prefix="fltestbed-run-") as scratch, network:
             logs = Path(scratch) / "logs"
             logs.mkdir()
+            traffic = None if flow is None else CompetingTraffic(flow, network)
             try:
-                self._run(network, name, runs, Path(scratch), app, supernodes)
+                with traffic or contextlib.nullcontext():
+                    self._run(network, name, runs, Path(scratch), app, supernodes)
             finally:
                 if folder.is_dir():
-                    _keep(folder, logs, {host.name: asdict(host.counters()) for host in network.clients})
+                    counters = {host.name: asdict(host.counters()) for host in network.clients}
+                    _keep(folder, logs, {"interface_counters": counters} | _flow_entry(traffic))
+            if traffic is not None and traffic.ended_early:
+                reason = "the competing flow ended before the run did"
+                amend(folder, status="failed", reason=reason)
+                raise TestbedError(f"{name}: {reason}")
         return folder
 
     def _run(
@@ -87,6 +102,8 @@ class Laptop:
         command = ["server", str(self.config), "--name", name, "--runs", str(runs), "--emulation", str(emulation)]
         if app is not None:
             command += ["--app", str(app)]
+        if self.campaign is not None:
+            command += ["--campaign", str(self.campaign)]
         with contextlib.ExitStack() as stack:
             server = _start(stack, network.server, command, None)
             clients = {}
@@ -122,11 +139,15 @@ class Laptop:
         return process
 
 
-def _keep(folder: Path, logs: Path, counters: dict[str, Any]) -> None:
-    """Add the logs and what the interfaces counted to the run folder, if there is room."""
+def _flow_entry(traffic: CompetingTraffic | None) -> dict[str, Any]:
+    return {} if traffic is None else {"competing_flow": traffic.facts}
+
+
+def _keep(folder: Path, logs: Path, entries: dict[str, Any]) -> None:
+    """Add the logs, and what is known only now to the manifest, to the run folder, if there is room."""
     try:
         shutil.copytree(logs, folder / "logs", dirs_exist_ok=True)
-        amend(folder, interface_counters=counters)
+        amend(folder, **entries)
     except (OSError, shutil.Error):
         log.warning("%s: the logs and the counters of the interfaces could not be kept there", folder)
 

@@ -26,6 +26,7 @@ INTERRUPTED_STATUS = 130
 COMMANDS = {
     "demo": "Three emulated links, a comparison and plots: start here.",
     "run": "Server and clients on this machine, over an emulated link.",
+    "campaign": "Many runs under several factors, in a shuffled order, resumable.",
     "server": "The server, on the radio host.",
     "client": "A client, on a Raspberry Pi, over a named interface.",
     "summary": "The table of one or more runs.",

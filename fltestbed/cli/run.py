@@ -20,6 +20,7 @@ def run(
     app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
     backend: Annotated[str, typer.Option(help="How the link is emulated: auto, netem, wirefilter or tbf.")] = "auto",
     supernodes: Annotated[int, typer.Option(min=0, help="So many of the clients are stock flower-supernodes.")] = 0,
+    campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
     """Run server and clients on this machine, each in a network namespace, over an emulated link.
 
@@ -33,5 +34,5 @@ def run(
     if supernodes > experiment.clients:
         raise ConfigError(f"--supernodes {supernodes}: {experiment.name} has {experiment.clients} clients in all")
     name = check_name("--name", name or f"{experiment.name}-{profile.name}")
-    folder = Laptop(config, experiment, profile, backend).run(name, runs, app=app, supernodes=supernodes)
+    folder = Laptop(config, experiment, profile, backend, campaign).run(name, runs, app=app, supernodes=supernodes)
     print(f"run folder: {folder}")

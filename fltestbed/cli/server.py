@@ -14,6 +14,7 @@ def server(
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is made.")] = Path("runs"),
     app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
     emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
+    campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
     """Serve one run of an experiment: wait for the clients, train, write the run folder, end.
 
@@ -22,8 +23,9 @@ def server(
     experiment = load_experiment(config)
     folder = runs / check_name("--name", name or experiment.name)
     link = read_json(emulation) if emulation is not None else None
+    part_of = read_json(campaign) if campaign is not None else None
     given = find_config(config, ".").read_text()
 
     from fltestbed.server.session import Session  # noqa: PLC0415  # Flower's server takes a second to import
 
-    Session(experiment, folder, app, link, given).run()
+    Session(experiment, folder, app, link, given, part_of).run()

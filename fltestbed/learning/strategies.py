@@ -1,6 +1,7 @@
 """Strategies of the server by name: any of Flower's, or an installed ``module:object``."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,15 @@ def build_strategy(experiment: Experiment) -> Strategy:
         The name is unknown or cannot be imported, an argument is unknown or missing, or the strategy refuses a value.
     """
     return _build(experiment.strategy.name, experiment.strategy.arguments, experiment)
+
+
+def check_strategy(experiment: Experiment) -> None:
+    """Raise what `build_strategy` would, before anything is started."""
+    logging.disable()  # what Flower has to say of the strategy, it says again when the ServerApp makes it
+    try:
+        build_strategy(experiment)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _build(name: str, arguments: Mapping[str, Any], experiment: Experiment) -> Strategy:

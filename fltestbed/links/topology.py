@@ -39,6 +39,8 @@ SUBNET = IPv4Network("10.77.0.0/24")
 """Seen inside the namespaces alone, so it cannot collide with a network of the host."""
 MTU = 1500
 MOST_CLIENTS = 250
+COMPETITOR = "competitor"
+"""Name of the host whose traffic competes with the clients'."""
 
 MEDIUM_NOTES = {
     "shared_tdd": "the clients' frames share the medium first come, first served; a cell's scheduler would take turns",
@@ -94,9 +96,13 @@ class EmulatedNetwork:
         "auto" for the best that this host has, or "netem", "wirefilter", "tbf".
     congestion_control : str or None
         Set on the routes in both directions, so that every program's TCP uses it; None leaves the kernel's default.
+    competitor : bool
+        Add a host that is no client and shares the clients' medium, for traffic that competes with theirs.
 
     Raises
     ------
+    ConfigError
+        The number of clients, or a competitor on a dedicated medium, where there is nothing to share.
     HostError
         This host lacks what the backend needs, or the right to make network namespaces.
     LinkError
@@ -105,12 +111,22 @@ class EmulatedNetwork:
 
     server: Host
     clients: tuple[Host, ...]
+    competitor: Host | None
 
     def __init__(
-        self, profile: LinkProfile, clients: int, *, backend: str = "auto", congestion_control: str | None = "cubic"
+        self,
+        profile: LinkProfile,
+        clients: int,
+        *,
+        backend: str = "auto",
+        congestion_control: str | None = "cubic",
+        competitor: bool = False,
     ) -> None:
         if not 1 <= clients <= MOST_CLIENTS:
             raise ConfigError(f"clients: an emulated network has 1 to {MOST_CLIENTS}, not {clients}")
+        if competitor and profile.medium == "dedicated":
+            raise ConfigError(f"competing-flow: the clients of {profile.name} have a port each: there is nothing to share")
+        self._with_competitor = competitor
         self.profile = profile
         self.congestion_control = congestion_control
         self._count = clients
@@ -170,7 +186,8 @@ class EmulatedNetwork:
 
     def _build(self, stack: ExitStack) -> None:
         shared = self.profile.medium != "dedicated"
-        groups = [range(self._count)] if shared else [range(number, number + 1) for number in range(self._count)]
+        everybody = self._count + self._with_competitor
+        groups = [range(everybody)] if shared else [range(number, number + 1) for number in range(self._count)]
         addresses = SUBNET.hosts()
         self._medium = medium = self._namespace(stack, "medium")
         medium.call(_add_bridge, "server")
@@ -191,15 +208,14 @@ class EmulatedNetwork:
                 medium.call(_share_budget, ends, self.profile, f"air{wire}", IPv4Address(self.server.address))
             for number in members:
                 port_of_client = (f"c{number}", bridge)
-                host, mac = self._add_host(
-                    stack, f"client-{number}", next(addresses), self.profile.interface, port_of_client
-                )
+                name = COMPETITOR if number == self._count else f"client-{number}"
+                host, mac = self._add_host(stack, name, next(addresses), self.profile.interface, port_of_client)
                 medium.call(_lead_to, mac, server_side.sends)
                 host.namespace.call(_meet, host, [(self.server.address, server_mac)], self.congestion_control)
                 hosts.append(host)
                 macs.append((host.address, mac))
         self.server.namespace.call(_meet, self.server, macs, self.congestion_control)
-        self.clients = tuple(hosts)
+        self.clients, self.competitor = tuple(hosts[: self._count]), next(iter(hosts[self._count :]), None)
 
     @staticmethod
     def _namespace(stack: ExitStack, name: str) -> Namespace:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import INSTALLED_SERVER_APP, inspect, pack_app, pack_installed_app
 from fltestbed.flower.superlink import Superlink
 from fltestbed.learning.names import check_model_name
-from fltestbed.learning.strategies import build_strategy
+from fltestbed.learning.strategies import check_strategy
 from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.recorder import Recorder
@@ -63,6 +62,8 @@ class Session:
         Description of the emulated link for the manifest; None on real links.
     given : str
         Text of the experiment's file, for the manifest.
+    campaign : dict or None
+        What the manifest says of the campaign of which this run is a part; None for a run on its own.
     """
 
     experiment: Experiment
@@ -70,6 +71,7 @@ class Session:
     app: Path | None = None
     link: dict[str, Any] | None = None
     given: str = ""
+    campaign: dict[str, Any] | None = None
     clock: Clock = SYSTEM_CLOCK
 
     def run(self) -> None:
@@ -95,6 +97,7 @@ class Session:
                 seed=self.experiment.seed,
                 transport=self.experiment.transport,
                 link=self.link or {},
+                campaign=self.campaign,
                 paced=self.experiment.pacing is not None,
                 app=str(self.app.name if self.app else INSTALLED_SERVER_APP),
                 versions=package_versions(),
@@ -120,11 +123,7 @@ class Session:
         """Find a slip in the names of model and strategy before anything is made; an app of the user's has its own."""
         if self.app is None:
             check_model_name(self.experiment.model.name)
-            logging.disable()  # what Flower has to say of the strategy, it says again when the ServerApp makes it
-            try:
-                build_strategy(self.experiment)
-            finally:
-                logging.disable(logging.NOTSET)
+            check_strategy(self.experiment)
 
     def _pack(self) -> bytes:
         if self.app is not None:

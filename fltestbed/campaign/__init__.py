@@ -1,0 +1,1 @@
+"""Campaigns: many runs of one experiment under different factors, in an order that favours none of them."""
