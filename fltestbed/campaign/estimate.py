@@ -12,7 +12,7 @@ from fltestbed.config import Experiment
 from fltestbed.links.profile import LinkProfile
 from fltestbed.links.traffic import FRAME_BYTES
 
-MODEL_BYTES = {"squeezenet": 2_910_504, "resnet18": 44_765_288, "mobilenet_v3_small": 6_163_128, "cnn": 135_336}
+MODEL_BYTES = {"squeezenet": 2_910_504, "resnet18": 44_765_128, "mobilenet_v3_small": 6_161_144, "cnn": 135_336}
 """Parameters and buffers of the toolkit's models with 10 classes, in bytes."""
 SAMPLES = {"digits": 1797, "cifar10": 50_000}
 SEGMENT_BYTES = 1448

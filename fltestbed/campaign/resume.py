@@ -18,6 +18,10 @@ from fltestbed.measure.manifest import FILE_NAME
 State = Literal["complete", "failed", "interrupted", "killed", "unreadable", "to do"]
 
 
+OF_THE_HOST = ("experiment.server.certificates", "experiment.server.node-keys")
+"""Paths that every run has of its own: no difference between two runs."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a planned run is.
@@ -102,7 +106,8 @@ def _differences(run: PlannedRun, manifest: dict[str, Any]) -> list[str]:
     planned = {"experiment": run.condition.experiment.resolved}
     planned["link"] = run.condition.profile.model_dump(mode="json", by_alias=True)
     there = {"experiment": manifest.get("experiment"), "link": (manifest.get("link") or {}).get("profile")}
-    return [f"{key}: {given} there, {value} now" for key, given, value in _compare(there, planned, "")]
+    found = _compare(there, planned, "")
+    return [f"{key}: {given} there, {value} now" for key, given, value in found if key not in OF_THE_HOST]
 
 
 def _compare(there: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:

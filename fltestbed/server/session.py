@@ -266,6 +266,7 @@ async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) 
     logs.mkdir(exist_ok=True)
     with (logs / "serverapp.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
+            "setpriv", "--pdeathsig", "KILL", "--",  # an app that never asks its Grid would outlive a killed server
             sys.executable, "-m", "fltestbed.server.app_process", *preload,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
             env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=buffers.descriptors,

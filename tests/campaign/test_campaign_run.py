@@ -1,0 +1,163 @@
+"""A campaign of real runs that is killed, goes on, loses a run, and is completed by the same command."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fltestbed.links.privilege import may_make_namespaces
+from tests.campaign.campaign_files import write_campaign, write_link
+from tests.e2e.conftest import Outcome, left_over, marked, numpy_app
+
+PATIENCE_S = 60.0
+
+SERVER_APP = """
+import os, time
+from pathlib import Path
+from flwr.serverapp import ServerApp
+from numpy_app.server_app import main as train
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    faults = Path(os.environ["FAULTS"])
+    fault, _, rest = faults.read_text().partition(" ")
+    faults.write_text(rest)
+    if fault == "fail":
+        raise RuntimeError("told to fail")
+    if fault == "hang":
+        faults.with_name("hanging").touch()
+        time.sleep(600)
+    train(grid, context)
+"""
+"""Does what the next word of a file says; a run finds the file through the environment."""
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="this user may not make network namespaces")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One campaign of three runs, and the command that makes it."""
+
+    folder: Path
+    config: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs" / "lab"
+
+    def command(self, *more: str) -> list[str]:
+        return [sys.executable, "-m", "fltestbed", "campaign", str(self.config), "--runs", str(self.folder / "runs"), *more]
+
+    def environment(self, faults: str) -> tuple[str, dict[str, str]]:
+        mark, environment = marked()
+        (self.folder / "faults").write_text(faults)
+        return mark, environment | {"FAULTS": str(self.folder / "faults"), "COLUMNS": "150"}
+
+    def call(self, faults: str, *more: str) -> Outcome:
+        mark, environment = self.environment(faults)
+        done = subprocess.run(
+            self.command(*more), env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert left_over(mark) == []
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def manifests(self) -> dict[str, dict[str, Any]]:
+        return {file.parent.name: json.loads(file.read_text()) for file in self.runs.glob("*/manifest.json")}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    app = numpy_app(tmp_path, num_server_rounds=1)
+    (app / "numpy_app" / "faulty.py").write_text(SERVER_APP)
+    pyproject = app / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("numpy_app.server_app:app", "numpy_app.faulty:app"))
+    links = [write_link(tmp_path, name, up=50, down=50) for name in ("a", "b", "c")]
+    config = write_campaign(tmp_path, factors={"link": links}, repetitions=1, backend="tbf", app="numpy_app")
+    return Lab(tmp_path, config)
+
+
+def test_a_campaign_survives_its_death_and_a_failing_run(lab: Lab) -> None:
+    """Nothing complete is made again, nothing incomplete is lost, and one failure costs one run."""
+    listing = lab.call("", "--dry-run")
+    assert listing.status == 0
+    assert not lab.runs.exists()
+    order = [word for line in listing.out.splitlines() for word in line.split() if word in {"a-r1", "b-r1", "c-r1"}]
+    assert sorted(order) == ["a-r1", "b-r1", "c-r1"]
+    assert "3 of 3 runs to make" in listing.out
+
+    mark, environment = lab.environment("ok hang")
+    with subprocess.Popen(
+        lab.command(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        wait_until(lambda: process.poll() is not None or (lab.folder / "hanging").exists())
+        assert process.poll() is None
+        second = lab.call("")
+        assert (second.status, "another campaign is at work there" in second.err) == (2, True)
+        process.kill()
+    wait_until(lambda: left_over(mark) == [])
+    first = lab.manifests()[order[0]]
+    assert first["status"] == "complete"
+    assert {name: first["campaign"][name] for name in ("name", "levels", "repetition", "place", "places")} == {
+        "name": "lab", "levels": {"link": order[0][0]}, "repetition": 1, "place": 1, "places": 3,
+    }  # fmt: skip
+    assert lab.manifests()[order[1]]["status"] == "running"
+    listing = lab.call("", "--dry-run")
+    assert "2 of 3 runs to make" in listing.out
+    assert "killed: will be put aside and made again" in listing.out
+
+    done = lab.call("fail ok")
+    assert done.status == 1, done.out + done.err
+    assert f"1 of 3 runs are missing: {order[1]} (failed: {order[1]}: the ServerApp failed" in done.err
+    assert {name: manifest["status"] for name, manifest in lab.manifests().items()} == {
+        order[0]: "complete", order[1]: "failed", order[2]: "complete",
+    }  # fmt: skip
+
+    done = lab.call("ok")
+    assert done.status == 0, done.out + done.err
+    manifests = lab.manifests()
+    assert {manifest["status"] for manifest in manifests.values()} == {"complete"}
+    assert manifests[order[0]] == first
+    assert manifests[order[2]]["campaign"]["elapsed_s"] > 0
+    aside = sorted(path.name for path in lab.runs.with_name("lab-incomplete").iterdir())
+    assert aside == [f"{order[1]}-failed-1", f"{order[1]}-killed-1"]
+
+
+def test_a_run_with_a_competing_flow_records_it(tmp_path: Path) -> None:
+    """From before the first round until after the last, with what it really sent."""
+    numpy_app(tmp_path, num_server_rounds=2)
+    flow = {"direction": "uplink", "protocol": "udp", "rate-mbit": 4.0}
+    config = write_campaign(
+        tmp_path, factors={"link": [write_link(tmp_path, "cell", up=20, down=20)], "competing-flow": [True]},
+        repetitions=1, backend="tbf", app="numpy_app", experiment={"competing-flow": flow},
+    )  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    command = [sys.executable, "-m", "fltestbed", "campaign", str(config), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs" / "lab" / "cell-flow-r1"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    recorded = manifest["competing_flow"]
+    assert 3.5 < recorded["uplink_mean_mbit"] < 4.8
+    assert recorded["ended_early"] is False
+    rows = [line.split(",") for line in (folder / "phases.csv").read_text().splitlines()]
+    start, end = (rows[0].index(name) for name in ("start_ns", "end_ns"))
+    zero = manifest["zero_raw_ns"]
+    assert recorded["started_raw_ns"] < min(int(row[start]) for row in rows[1:] if row[start]) + zero
+    assert recorded["ended_raw_ns"] > max(int(row[end]) for row in rows[1:] if row[end]) + zero
+    assert manifest["experiment"]["competing-flow"]["rate-mbit"] == 4.0
