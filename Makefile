@@ -9,13 +9,24 @@ PLATFORM_aarch64 := raspberry-pi
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
-.PHONY: help demo test check env wheels clean
+.PHONY: help demo campaign test check env wheels clean
 
 help: ## say what there is to make
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 demo: $(STAMP) ## train over emulated 5G, WiFi and Ethernet, then compare: the newcomer's command
 	$(BIN)/fltestbed demo
+
+campaign: $(STAMP) ## rehearse the paper, 15 runs over emulated links, and put its table and figures into the README
+	$(BIN)/fltestbed campaign paper
+	$(BIN)/fltestbed summary runs/paper/*/ --out plots/paper.txt
+	$(BIN)/fltestbed plot runs/paper/*/ --out plots/paper
+	mkdir -p analysis/campaign
+	cp plots/paper/anatomy.png plots/paper/transfers.png analysis/campaign/
+	{ echo; echo '```'; sed -n '/^Beside/,$$p' plots/paper.txt; echo '```'; echo; \
+	echo '![Mean phases of a round, calibrated links](analysis/campaign/anatomy.png)'; echo; \
+	echo '![Uplink and downlink, calibrated links](analysis/campaign/transfers.png)'; echo; } > plots/paper.md
+	sed -i -e '/<!-- campaign:/,/<!-- campaign end/{//!d}' -e '/<!-- campaign:/r plots/paper.md' README.md
 
 test: $(STAMP) ## run all tests
 	$(BIN)/pytest

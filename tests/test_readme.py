@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from fltestbed.campaign.plan import Campaign, Factors
 from fltestbed.config import Experiment, validate
 from fltestbed.learning.strategies import build_strategy
 from fltestbed.links import LinkProfile
@@ -32,8 +33,10 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 
 
 def test_the_examples_in_the_readme_are_what_they_say() -> None:
-    """The experiment can be loaded, and its strategy exists with these arguments; so can the link profile."""
-    example, link = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    """The experiment can be loaded, its strategy exists with these arguments; the link and the campaign can be loaded too."""
+    example, link, campaign = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     experiment = validate(Experiment, tomllib.loads(example), "README.md")
     assert type(build_strategy(experiment)).__name__ == "FedProx"
     assert validate(LinkProfile, tomllib.loads(link), "README.md").interface == "dsl0"
+    factors = validate(Campaign, tomllib.loads(campaign), "README.md").factors
+    assert set(factors.model_dump(exclude_none=True)) == {*Factors.model_fields} - {"bandwidth_mbit"}

@@ -17,9 +17,9 @@ MODEL_BYTES = {"squeezenet": 2_910_504, "resnet18": 44_765_128, "mobilenet_v3_sm
 SAMPLES = {"digits": 1797, "cifar10": 50_000}
 SEGMENT_BYTES = 1448
 """TCP payload of a full frame, with time stamps."""
-START_S = 6.0
+START_S = 7.0
 """Measured on two cores: namespaces, server and trainers that import PyTorch, and the end of a run with one client."""
-START_OF_A_CLIENT_S = 1.0
+START_OF_A_CLIENT_S = 2.0
 ROUND_OVERHEAD_S = 0.25
 """Measured with SqueezeNet: configure to collect without transfers and training, and the evaluation on the server."""
 

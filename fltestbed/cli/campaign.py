@@ -28,13 +28,14 @@ def campaign(
 
     Example: fltestbed campaign paper --dry-run
     """
+    if not dry_run:
+        ensure_privilege()
     plan = load_plan(config)
     folder = runs / plan.campaign.name
     console = Console(highlight=False)
     if dry_run:
         print_listing(plan, survey(schedule(plan), folder), console)
         return
-    ensure_privilege()
     if any(condition.experiment.competing_flow for condition in plan.conditions):
         check_iperf3()
     for condition in plan.conditions:

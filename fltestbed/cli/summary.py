@@ -10,6 +10,8 @@ from rich.console import Console
 
 from analysis.derive import derive_folders
 from analysis.measures import WARM_UP
+from analysis.published import compare, unknown_publications
+from analysis.published import render as render_published
 from analysis.tables import summarise
 from analysis.terminal import render
 from fltestbed.errors import RunFolderError
@@ -37,7 +39,9 @@ def summary(
 
     Example: fltestbed summary runs/demo-5g runs/demo-wifi runs/demo-ethernet
     """
-    found = summarise(derive_folders(runs), warm_up, target)
+    derived = derive_folders(runs)
+    found = summarise(derived, warm_up, target)
+    published = compare(derived, warm_up)
     try:
         file = None if out is None else out.open("w", encoding="utf-8")
     except OSError as error:
@@ -45,10 +49,14 @@ def summary(
     console = Console(file=file, width=None if file is None else 100)
     try:
         if json:
-            text = json_format.dumps(dataclasses.asdict(found), indent=2, allow_nan=False)
+            facts = dataclasses.asdict(found) | {"published": [each.to_dict() for each in published]}
+            text = json_format.dumps(facts, indent=2, allow_nan=False)
             console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             render(found, console)
+            render_published(published, console, emulated=any(run.manifest.backend for run in derived))
+            for line in unknown_publications(derived):
+                console.print(f"warning: {line}", style="yellow", markup=False, soft_wrap=True)
     finally:
         if file is not None:
             file.close()

@@ -25,7 +25,7 @@ def only_run(folder: Path, medium: str = "shared_tdd", **experiment: Any) -> Pla
     [("dedicated", 0.0566 + 0.01415), ("shared_tdd", 2 * (0.0566 + 0.01415)), ("half_duplex", 2 * (0.0566 + 0.0566))],
 )
 def test_a_round_is_transfers_and_pace(tmp_path: Path, medium: str, expected: float) -> None:
-    """135,336 bytes are 1.132 Mbit on the wire: 56.6 ms at 20 Mbit/s, 14.15 ms at 80, and twice that for two on one medium."""
+    """135,336 bytes are 1.132 Mbit on the wire: 56.6 ms at 20 Mbit/s, 14.15 ms at 80; twice that for two on one medium."""
     run = only_run(tmp_path, medium, pacing=PACING, training={"local-epochs": 2})
     seconds = round_seconds(run.condition.experiment, run.condition.profile)
     assert seconds == pytest.approx(expected + 2 * 3.0 + ROUND_OVERHEAD_S, abs=1e-4)

@@ -120,7 +120,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ({"factors": {"link": ["5g"]}, "repetitions": 0}, "repetitions: input should be greater than or equal to 1, not 0"),
         ({"factors": {"link": ["5g"]}, "app": "nowhere"}, "is no folder of a Flower app"),
         ({"factors": {"link": ["5g"]}, "experiment": {"strategy": {"name": "FedAvgg"}}}, "unknown name 'FedAvgg'"),
-        ({"factors": {"link": ["5g"], "bandwidth": [1e6]}}, "uplink.rate-mbit: input should be less than or equal to 100000"),
+        (
+            {"factors": {"link": ["5g"], "bandwidth": [1e6]}},
+            "uplink.rate-mbit: input should be less than or equal to 100000",
+        ),
         ({"factors": {"link": ["5g"], "model": ["a_module_with_a_name." + "x" * 50 + ":f"]}}, "is too long for a run"),
     ],
 )
