@@ -129,8 +129,7 @@ class Probes(Section):
 
 
 class CompetingFlow(Section):
-    """A stranger's iperf3 traffic through the medium of an emulated link, to the server's host and back, from before the first
-    round until after the last.
+    """A stranger's iperf3 traffic with the server's host, through the medium of an emulated link, as long as a run takes.
 
     On real links the flow is yours to start; this section is for `fltestbed run` and `fltestbed campaign`.
     """

@@ -33,7 +33,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 
 
 def test_the_examples_in_the_readme_are_what_they_say() -> None:
-    """The experiment can be loaded, its strategy exists with these arguments; the link and the campaign can be loaded too."""
+    """The experiment, the link and the campaign can be loaded, and the strategy exists with these arguments."""
     example, link, campaign = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     experiment = validate(Experiment, tomllib.loads(example), "README.md")
     assert type(build_strategy(experiment)).__name__ == "FedProx"
