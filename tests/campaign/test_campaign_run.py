@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class Lab:
-    """One campaign of three runs, and the command that makes it."""
+    """One campaign of three runs beside a flow, and the command that makes it."""
 
     folder: Path
     config: Path
@@ -97,14 +97,18 @@ def lab(tmp_path: Path) -> Lab:
     pyproject = app / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("numpy_app.server_app:app", "numpy_app.faulty:app"))
     links = [write_link(tmp_path, name, up=50, down=50) for name in ("a", "b", "c")]
-    config = write_campaign(tmp_path, factors={"link": links}, repetitions=1, backend="tbf", app="numpy_app")
+    flow = {"direction": "uplink", "protocol": "udp", "rate-mbit": 4.0}
+    config = write_campaign(
+        tmp_path, factors={"link": links, "competing-flow": [True]}, experiment={"competing-flow": flow},
+        repetitions=1, backend="tbf", app="numpy_app",
+    )  # fmt: skip
     return Lab(tmp_path, config)
 
 
 def test_a_campaign_survives_its_death_and_a_failing_run(lab: Lab) -> None:
-    """Nothing complete is made again, nothing incomplete is lost, and one failure costs one run."""
+    """Nothing complete is made again, nothing incomplete is lost, one failure costs one run, and flows are on record."""
     order = [run.name for run in schedule(load_plan(lab.config))]
-    assert sorted(order) == ["a-r1", "b-r1", "c-r1"]
+    assert sorted(order) == ["a-flow-r1", "b-flow-r1", "c-flow-r1"]
     mark, environment = lab.environment("ok hang")
     with subprocess.Popen(
         lab.command(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -118,7 +122,7 @@ def test_a_campaign_survives_its_death_and_a_failing_run(lab: Lab) -> None:
     first = lab.manifests()[order[0]]
     assert first["status"] == "complete"
     assert {name: first["campaign"][name] for name in ("name", "levels", "repetition", "place", "places")} == {
-        "name": "lab", "levels": {"link": order[0][0]}, "repetition": 1, "place": 1, "places": 3,
+        "name": "lab", "levels": {"link": order[0][0], "competing-flow": True}, "repetition": 1, "place": 1, "places": 3,
     }  # fmt: skip
     assert lab.manifests()[order[1]]["status"] == "running"
     listing = lab.call("", "--dry-run")
@@ -142,28 +146,17 @@ def test_a_campaign_survives_its_death_and_a_failing_run(lab: Lab) -> None:
     assert manifests[order[2]]["campaign"]["elapsed_s"] > 0
     aside = sorted(path.name for path in lab.runs.with_name("lab-incomplete").iterdir())
     assert aside == [f"{order[1]}-failed-1", f"{order[1]}-killed-1"]
+    records_its_flow(lab.runs / order[2], manifests[order[2]])
 
 
-def test_a_run_with_a_competing_flow_records_it(tmp_path: Path) -> None:
-    """From before the first round until after the last, with what it really sent."""
-    numpy_app(tmp_path, num_server_rounds=2)
-    flow = {"direction": "uplink", "protocol": "udp", "rate-mbit": 4.0}
-    config = write_campaign(
-        tmp_path, factors={"link": [write_link(tmp_path, "cell", up=20, down=20)], "competing-flow": [True]},
-        repetitions=1, backend="tbf", app="numpy_app", experiment={"competing-flow": flow},
-    )  # fmt: skip
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    command = [sys.executable, "-m", "fltestbed", "campaign", str(config), "--runs", str(tmp_path / "runs")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "runs" / "lab" / "cell-flow-r1"
-    manifest = json.loads((folder / "manifest.json").read_text())
-    recorded = manifest["competing_flow"]
-    assert 3.5 < recorded["uplink_mean_mbit"] < 4.8
-    assert recorded["ended_early"] is False
+def records_its_flow(folder: Path, manifest: dict[str, Any]) -> None:
+    """The flow was there from before the first phase until after the last; the manifest has what it really sent."""
+    flow = manifest["competing_flow"]
+    assert 3.5 < flow["uplink_mean_mbit"] < 4.8
+    assert flow["ended_early"] is False
     rows = [line.split(",") for line in (folder / "phases.csv").read_text().splitlines()]
     start, end = (rows[0].index(name) for name in ("start_ns", "end_ns"))
-    zero = manifest["zero_raw_ns"]
-    assert recorded["started_raw_ns"] < min(int(row[start]) for row in rows[1:] if row[start]) + zero
-    assert recorded["ended_raw_ns"] > max(int(row[end]) for row in rows[1:] if row[end]) + zero
+    zero_ns = manifest["zero_raw_ns"]
+    assert flow["started_raw_ns"] < min(int(row[start]) for row in rows[1:] if row[start]) + zero_ns
+    assert flow["ended_raw_ns"] > max(int(row[end]) for row in rows[1:] if row[end]) + zero_ns
     assert manifest["experiment"]["competing-flow"]["rate-mbit"] == 4.0
