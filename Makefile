@@ -23,7 +23,7 @@ campaign: $(STAMP) ## rehearse the paper, 15 runs over emulated links, and put i
 	$(BIN)/fltestbed summary runs/paper/*/ --out plots/paper.txt
 	$(BIN)/fltestbed plot runs/paper/*/ --out plots/paper
 	cp plots/paper/anatomy.png plots/paper/transfers.png analysis/campaign/
-	{ echo; echo '```'; sed -n '/^Beside/,$$ { s/ *$$//; p; }' plots/paper.txt; echo '```'; echo; \
+	{ echo; echo '```'; sed -n 's/ *$$//; /^Seconds of a round/,/^How many/ { /^How many/!p; }; /^Beside/,$$p' plots/paper.txt; echo '```'; echo; \
 	echo '![Mean phases of a round, calibrated links](analysis/campaign/anatomy.png)'; echo; \
 	echo '![Uplink and downlink, calibrated links](analysis/campaign/transfers.png)'; echo; } > plots/paper.md
 	sed -i -e '/<!-- campaign:/,/<!-- campaign end/{//!d}' -e '/<!-- campaign:/r plots/paper.md' README.md
