@@ -20,7 +20,7 @@ def run(name: str, link: str, uplink_s: float = 1.0, **change: Any) -> Run:
 
     Clocks are good to 0.1 s.
     """
-    facts = {"status": "complete", "key": "hayek-2025", "clients": 4} | change
+    facts: dict[str, Any] = {"status": "complete", "key": "hayek-2025", "clients": 4} | change
     levels = {"link": link, "clients": facts["clients"]}
     data = {"campaign": None if facts["key"] is None else {"published": facts["key"], "levels": levels}}
     clients = [
