@@ -158,6 +158,14 @@ class Server(Section):
     """How long the server waits for its clients to join."""
     round_deadline_s: Annotated[float, Field(gt=0)] = 600.0
     """A round goes on without the replies that are still missing after this time."""
+    tls: StrictBool | None = None
+    """TLS between clients and server. None: on for `fltestbed server` on an address that is not loopback, off for
+    `fltestbed run`, which makes its own certificates when this is true."""
+    certificates: Path = Path("certs")
+    """Folder of the server's certificate and key, as `fltestbed certs` makes it."""
+    node_keys: Path | None = None
+    """The public keys of the clients that may join: a folder of NAME.pub, or a file with one a line. None lets any key join.
+    With `fltestbed run`, which makes keys for its own clients, the value does not matter, only that there is one."""
 
 
 class Experiment(Section):
@@ -190,6 +198,11 @@ class Experiment(Section):
         if not value:
             raise ValueError("is empty: give a shipped profile or the path of a TOML file")
         return value
+
+    def with_server(self, **changes: Any) -> Self:
+        """The same with other values in its section [server]; a None leaves the file's."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.model_copy(update={"server": self.server.model_copy(update=given)})
 
     @property
     def resolved(self) -> dict[str, Any]:

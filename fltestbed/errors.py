@@ -8,6 +8,7 @@
     ├── LinkError               status 1: an emulated link could not be made or has broken
     ├── ServerUnreachable       status 1: nobody answers at the server's address
     ├── ServerRefused           status 1: the server answered and said no
+    ├── ServerNotTrusted        status 1: the server could not prove that it is the one that was meant
     └── RunFolderError          status 2: a run folder exists already, is missing or cannot be read
 
 A message is one line: what happened, where, the value given, what is allowed, what to do next. The command line catches
@@ -42,6 +43,10 @@ class ServerUnreachable(TestbedError):
 
 class ServerRefused(TestbedError):
     """The server answered and refused, with its reason."""
+
+
+class ServerNotTrusted(TestbedError):
+    """The server could not prove by TLS that it is the one that was meant."""
 
 
 class RunFolderError(TestbedError):

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
 from fltestbed.errors import TestbedError
 from fltestbed.links import EmulatedNetwork, LinkProfile
 from fltestbed.links.competing import CompetingTraffic, check_iperf3
 from fltestbed.links.topology import Host
 from fltestbed.measure.manifest import amend, refuse_existing
+from fltestbed.security.folder import CertificateFolder
 
 END_TIMEOUT_S = 5.0
 POLL_S = 0.1
@@ -104,34 +106,67 @@ class Laptop:
             command += ["--app", str(app)]
         if self.campaign is not None:
             command += ["--campaign", str(self.campaign)]
+        certificates = self._make_certificates(network, scratch)
+        if certificates is not None:
+            command += ["--certificates", str(certificates.path)]
+            command += ["--node-keys", str(certificates.nodes)] if self.experiment.server.node_keys is not None else []
         with contextlib.ExitStack() as stack:
             server = _start(stack, network.server, command, None)
             clients = {}
             for number, host in enumerate(network.clients):
                 output = stack.enter_context((scratch / "logs" / f"{host.name}.log").open("wb"))
                 if number < len(network.clients) - supernodes:
-                    argv = self._client(network, host, number, scratch, trust_apps=app is not None)
+                    argv = self._client(network, host, number, scratch, certificates, trust_apps=app is not None)
                     clients[host.name] = _start(stack, host, argv, output)
                 else:
-                    clients[host.name] = self._supernode(stack, network, host, number, scratch, output)
+                    clients[host.name] = self._supernode(stack, network, host, number, scratch, certificates, output)
             network.start_trace()
             _watch(server, clients, scratch / "logs")
 
-    def _client(self, network: EmulatedNetwork, host: Host, number: int, scratch: Path, *, trust_apps: bool) -> list[str]:
+    def _make_certificates(self, network: EmulatedNetwork, scratch: Path) -> CertificateFolder | None:
+        """Certificates and keys of this run alone, where TLS or node authentication is asked for."""
+        if not self.experiment.server.tls and self.experiment.server.node_keys is None:
+            return None
+        certificates = CertificateFolder(scratch / "certs", SYSTEM_CLOCK)
+        certificates.make((network.server.address,), tuple(host.name for host in network.clients), found=())
+        return certificates
+
+    def _client(
+        self,
+        network: EmulatedNetwork,
+        host: Host,
+        number: int,
+        scratch: Path,
+        certificates: CertificateFolder | None,
+        *,
+        trust_apps: bool,
+    ) -> list[str]:
         argv = [
             "client", "--server", f"{network.server.address}:{self.experiment.server.port}",
             "--interface", host.interface, "--link", self.profile.name, "--partition", str(number),
             "--name", host.name, "--state", str(scratch / host.name),
         ]  # fmt: skip
+        if certificates is not None:
+            argv += ["--ca", str(certificates.ca_certificate)] if self.experiment.server.tls else []
+            argv += ["--key", str(certificates.node_key(host.name))]
         return [*argv, "--trust-apps"] if trust_apps else argv
 
     def _supernode(
-        self, stack: contextlib.ExitStack, network: EmulatedNetwork, host: Host, number: int, scratch: Path, log: IO[bytes]
+        self,
+        stack: contextlib.ExitStack,
+        network: EmulatedNetwork,
+        host: Host,
+        number: int,
+        scratch: Path,
+        certificates: CertificateFolder | None,
+        log: IO[bytes],
     ) -> Process:
         from fltestbed.flower.supernode import supernode_command, supernode_environment  # noqa: PLC0415
 
         address = f"{network.server.address}:{self.experiment.server.port}"
-        argv = supernode_command(address, number, self.experiment.clients)
+        ca = certificates.ca_certificate if certificates is not None and self.experiment.server.tls else None
+        key = certificates.node_key(host.name) if certificates is not None and ca is not None else None
+        argv = supernode_command(address, number, self.experiment.clients, ca, key)
         home = scratch / f"{host.name}-flwr"
         home.mkdir()
         process = host.popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=supernode_environment(home))

@@ -133,7 +133,7 @@ def run_toolkit(transport: str, task: Task) -> Sample:
     config.write_text(
         f'name = "bench"\nclients = {len(place.clients)}\ntransport = "{transport}"\n'
         f'congestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\nround-deadline-s = {task.timeout_s}\n"
+        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {task.timeout_s}\n"
     )
     toolkit = [sys.executable, "-m", "fltestbed"]
     runs = ["--name", "run", "--runs", str(task.folder)]

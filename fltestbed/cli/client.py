@@ -21,12 +21,19 @@ def client(
         str | None, typer.Option(help="Name of the client in the results; this host's name if left out.")
     ] = None,
     state: Annotated[Path | None, typer.Option(help="Folder that keeps the client's key between runs.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="The testbed's CA certificate (ca.crt of `fltestbed certs`): speak TLS with the server."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="The client's private key; if left out, one of its own in the folder of --state.")
+    ] = None,
     trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
 ) -> None:
     """Take part in one run of a server: join, train when told to, send, leave when it is over.
 
-    Example: fltestbed client --server 10.0.0.1:9092 --interface wwan0 --link 5g --partition 0
+    Example: fltestbed client --server 10.0.0.1:9092 --interface wwan0 --link 5g --partition 0 --ca ca.crt
     """
     from fltestbed.client.session import Session  # noqa: PLC0415  # Flower's client takes a moment to import
 
@@ -35,7 +42,8 @@ def client(
     name = name or socket.gethostname()
     check_name("--name", name)
     check_name("--link", link)
-    Session(server, interface, link, partition, name, state or _default_state() / name, trust_apps, timeout).run()
+    state = state or _default_state() / name
+    Session(server, interface, link, partition, name, state, trust_apps, timeout, ca=ca, key=key).run()
 
 
 def _default_state() -> Path:

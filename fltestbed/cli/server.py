@@ -13,6 +13,12 @@ def server(
     name: Annotated[str | None, typer.Option(help="Name of the run; the experiment's own if it is left out.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder in which the run folder is made.")] = Path("runs"),
     app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Folder of the server's certificate; server.certificates if left out.")
+    ] = None,
+    node_keys: Annotated[
+        Path | None, typer.Option(help="Public keys of the clients that may join; server.node-keys if left out.")
+    ] = None,
     emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
     campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
@@ -20,7 +26,7 @@ def server(
 
     Example: fltestbed server configs/paper.toml --name paper-5g
     """
-    experiment = load_experiment(config)
+    experiment = load_experiment(config).with_server(certificates=certificates, node_keys=node_keys)
     folder = runs / check_name("--name", name or experiment.name)
     link = read_json(emulation) if emulation is not None else None
     part_of = read_json(campaign) if campaign is not None else None

@@ -24,15 +24,16 @@ from fltestbed.client.carriers import (
 from fltestbed.client.interface import check_interface
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
-from fltestbed.client.transport import ServerConnection
+from fltestbed.client.transport import ServerConnection, refuse
 from fltestbed.clock import SYSTEM_CLOCK, Clock
-from fltestbed.errors import ConfigError, ServerRefused, ServerUnreachable
+from fltestbed.errors import ConfigError, HostError, ServerNotTrusted, ServerRefused, ServerUnreachable
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.measure.host import describe_host
 from fltestbed.measure.system import SystemProbe
+from fltestbed.security.trust import ServerTrust, why_not_trusted
 
 log = logging.getLogger("fltestbed")
 
@@ -62,6 +63,10 @@ class Session:
         Whether code that the server sends may run here.
     timeout_s : float
         How long to try to reach a server that does not answer.
+    ca : Path or None
+        Certificate of the CA that signed the server's; None speaks plain HTTP.
+    key : Path or None
+        The node's private key; None keeps one in `state`.
     """
 
     server: str
@@ -73,22 +78,25 @@ class Session:
     trust_apps: bool = False
     timeout_s: float = 60.0
     clock: Clock = SYSTEM_CLOCK
+    ca: Path | None = None
+    key: Path | None = None
 
     def run(self) -> None:
         """Take part in one run, to its end.
 
         Raises
         ------
-        HostError, ServerUnreachable, ServerRefused, ConfigError
+        HostError, ServerUnreachable, ServerRefused, ServerNotTrusted, ConfigError
         """
         keep_quiet()
         check_interface(self.interface)
-        key = NodeKey(self.state / "node.key", self.clock)
-        connection = ServerConnection(self.server, self.interface, key, self.clock)
-        self._reach(connection, key)
-        node = FleetNode(self.server, key)
-        node.register()
-        hello = connection.post_json("hello", {"version": __version__}).data
+        key = self._load_key()
+        trust = ServerTrust(self.ca, self.state, self.clock) if self.ca is not None else None
+        tls = trust.context if trust is not None else None
+        connection = ServerConnection(self.server, self.interface, key, self.clock, tls)
+        self._reach(connection, key, trust)
+        node = FleetNode(self.server, key, tls)
+        hello = self._introduce(connection, node)
         if self.partition >= hello["clients"]:
             raise ConfigError(
                 f"--partition {self.partition} is past the end: this run has {hello['clients']} clients, "
@@ -105,17 +113,25 @@ class Session:
                     "partition-id": self.partition, "num-partitions": hello["clients"], "trust-apps": self.trust_apps,
                 }  # fmt: skip
                 order = Order(app, node.node_id, node_config, Path(home))
-                _Work(self, connection, node, key, order, hello).run()
+                _Work(self, connection, node, key, order, hello, trust).run()
         finally:
             node.leave()
 
-    def _reach(self, connection: ServerConnection, key: NodeKey) -> None:
+    def _load_key(self) -> NodeKey:
+        if self.key is not None and not self.key.is_file():
+            raise HostError(f"--key {self.key}: there is no such file; fltestbed certs --node {self.name} makes one")
+        return NodeKey(self.key or self.state / "node.key", self.clock, self.name)
+
+    def _reach(self, connection: ServerConnection, key: NodeKey, trust: ServerTrust | None) -> None:
         deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 key.learn_time(connection.date(CONNECT_TIMEOUT_S))
+                if trust is not None:
+                    trust.learn_time(key.wall_offset_s)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
+                self._check_identity(connection, error)
                 if time.monotonic() >= deadline:
                     raise ServerUnreachable(
                         f"{self.server}: no server answers there within {self.timeout_s:g} s over {self.interface} "
@@ -124,6 +140,29 @@ class Session:
                 time.sleep(RETRY_INTERVAL_S)
             else:
                 return
+
+    def _introduce(self, connection: ServerConnection, node: FleetNode) -> dict[str, Any]:
+        """Say hello; a server that does not know the key yet may take it."""
+        facts = [json.dumps({"version": __version__, "name": self.name}).encode()]
+        reply = connection.post("hello", facts, SILENCE_S)
+        if reply.status == http.client.UNAUTHORIZED:
+            node.register()
+            reply = connection.post("hello", facts, SILENCE_S)
+        refuse(reply)
+        return reply.data
+
+    def _check_identity(self, connection: ServerConnection, error: Exception) -> None:
+        """Raise what no patience mends: the other side speaks another protocol, or is not who was meant."""
+        if self.ca is not None:
+            reason = why_not_trusted(error, self.ca)
+        elif isinstance(error, ConnectionResetError | http.client.HTTPException) and connection.answers_with_tls(
+            CONNECT_TIMEOUT_S
+        ):
+            reason = "the server speaks TLS; give --ca with a copy of its ca.crt"
+        else:
+            reason = None
+        if reason is not None:
+            raise ServerNotTrusted(f"{self.server}: {reason}") from error
 
     def _check_trust(self, app: App) -> None:
         names = inspect(app.fab)
@@ -152,12 +191,14 @@ class _Work:
         key: NodeKey,
         order: Order,
         hello: dict[str, Any],
+        trust: ServerTrust | None = None,
     ) -> None:
         self._session = session
         self._connection = connection
         self._node = node
         self._key = key
         self._order = order
+        self._trust = trust
         self._hold_s = float(hello["hold_s"])
         self._deadline_s = float(hello["deadline_s"])
         self._transport = hello["transport"]
@@ -205,9 +246,10 @@ class _Work:
 
     def _join(self) -> None:
         session = self._session
+        tls = self._trust.describe() if self._trust is not None else None
         facts = {
             "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
-            "host": describe_host(session.clock), "wall_offset_s": self._key.wall_offset_s,
+            "host": describe_host(session.clock) | {"tls": tls}, "wall_offset_s": self._key.wall_offset_s,
         }  # fmt: skip
         self._connection.post_json("join", facts | self._late.take())
         log.info("%s joined %s over %s", session.name, session.server, session.interface)

@@ -15,6 +15,7 @@ Stamps are of the client's CLOCK_MONOTONIC_RAW:
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,14 +64,18 @@ class ServerConnection:
     key : NodeKey
         Signs the requests.
     clock : Clock
+    tls : ssl.SSLContext or None
+        None speaks plain HTTP. With TLS the stamps stay where they are: before the first byte is encrypted, after the last
+        is decrypted; the handshake belongs to `connect_ns`.
     """
 
-    def __init__(self, server: str, interface: str, key: NodeKey, clock: Clock) -> None:
+    def __init__(self, server: str, interface: str, key: NodeKey, clock: Clock, tls: ssl.SSLContext | None = None) -> None:
         host, _, port = server.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._interface = interface
         self._key = key
         self._clock = clock
+        self._tls = tls
         self._http: http.client.HTTPConnection | None = None
         self.congestion_control = ""
         """Asked of new connections; empty leaves the host's own."""
@@ -133,16 +138,32 @@ class ServerConnection:
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._http is None or self._http.sock is None:  # never opened, or closed at the server's wish
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+            connection = self._new_connection(timeout_s)
             connection._create_connection = self._create_socket  # type: ignore[attr-defined]  # its documented hook has no name
             connection.connect()
             self._http = connection
         self._http.sock.settimeout(timeout_s)
         return self._http
 
+    def _new_connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        name = self._host.partition("%")[0]  # no certificate names the interface of a link-local address
+        return http.client.HTTPSConnection(name, self._port, timeout=timeout_s, context=self._tls)
+
+    def answers_with_tls(self, timeout_s: float) -> bool:
+        """Whether somebody speaks TLS at the server's address; nothing is sent to him and nothing believed."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with context.wrap_socket(self._create_socket((self._host, self._port), timeout_s, None)):
+                return True
+        except OSError:
+            return False
+
     def _create_socket(self, address: tuple[str, int], timeout: float, _: object) -> socket.socket:
-        problem: OSError = OSError(f"{address[0]} has no address")
-        for family, kind, number, _name, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        problem: OSError = OSError(f"{self._host} has no address")
+        for family, kind, number, _name, target in socket.getaddrinfo(self._host, address[1], type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, number)
             try:
                 sock.settimeout(timeout)

@@ -55,6 +55,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "ErrorCode.CLIENT_APP_CRASHED",
         "ErrorCode.CLIENT_APP_RAISED_EXCEPTION",
         "HEARTBEAT_DEFAULT_INTERVAL",
+        "NOOP_ACCOUNT_NAME",
         "NOOP_FLWR_AID",
         "SubStatus.COMPLETED",
         "SubStatus.FAILED",
@@ -164,6 +165,10 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.superlink.routers.fleet.node_auth": ("authenticate_node(request)",),
     "flwr.server.superlink.linkstate": (
         "LinkState.claim_task",
+        "LinkState.create_node(owner_aid)",
+        "LinkState.create_node(owner_name)",
+        "LinkState.create_node(public_key)",
+        "LinkState.create_node(heartbeat_interval)",
         "LinkState.create_run(fab_id)",
         "LinkState.create_run(fab_version)",
         "LinkState.create_run(fab_hash)",
@@ -194,6 +199,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     # The Fleet and Runtime APIs, from the other side.
     "flwr.supercore.error": (
         "ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED",
+        "ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED",
         "ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE",
         "FlowerError.from_json",
     ),
@@ -209,9 +215,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "flwr.supercore.interceptors.http.runtime_version": ("RuntimeVersionHttpInterceptor(component_name)",),
     "flwr.supercore.primitives.asymmetric": (
-        "bytes_to_private_key",
-        "generate_key_pairs",
-        "private_key_to_bytes",
         "public_key_to_bytes",
         "sign_message",
     ),
@@ -236,7 +239,9 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "FleetHttpClient.RegisterNode",
         "FleetHttpClient.SendNodeHeartbeat",
         "FleetHttpClient.close",
-        "FleetHttpClient.from_server_address(interceptors)",
+        "FleetHttpClient(base_url)",
+        "FleetHttpClient(interceptors)",
+        "FleetHttpClient(verify)",
     ),
     # Runs and tasks.
     "flwr.server.run_serverapp": (

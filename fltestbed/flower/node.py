@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import ssl
 import weakref
 from base64 import b64encode
 from collections.abc import Iterator
@@ -33,19 +34,14 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 )
 from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_object_contents_from_iterable
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.primitives.asymmetric import (
-    bytes_to_private_key,
-    generate_key_pairs,
-    private_key_to_bytes,
-    public_key_to_bytes,
-    sign_message,
-)
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
 from fltestbed.flower.bundle import Bundle, object_ids
+from fltestbed.security import files, node_keys
 
 KEEP_ALIVE_S = 3600.0
 
@@ -54,29 +50,31 @@ class NodeKey:
     """The key by which the server knows a node again, kept in a file that nobody else can read.
 
     It is never unregistered: Flower does not take a key twice.
+
+    Parameters
+    ----------
+    path : Path
+        The private key; made, with its public half beside it, when it is not there.
+    clock : Clock
+    name : str
+        Name of the client, which the public key is marked with.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, name: str = "") -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            if not path.exists():
+                _make_key(path, name)
+            lock = os.open(path, os.O_RDONLY)
             self.release = weakref.finalize(self, os.close, lock)  # held as long as the key is in use
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._private = node_keys.decode_private(path.read_bytes())
         except BlockingIOError as error:
             raise HostError(
                 f"{path}: another client of this host uses this key; give each client its own --name, or its own --state"
             ) from error
-        except OSError as error:
-            raise HostError(f"{path}: the node's key cannot be read or made: {error}") from error
-        try:
-            if path.exists():
-                self._private = bytes_to_private_key(path.read_bytes())
-            else:
-                self._private, _ = generate_key_pairs()
-                path.touch(mode=0o600)
-                path.write_bytes(private_key_to_bytes(self._private))
         except (OSError, ValueError) as error:
             raise HostError(f"{path}: the node's key cannot be read or made: {error}") from error
+        files.check_private(path)
         self.public = public_key_to_bytes(self._private.public_key())
         self._clock = clock
         self.wall_offset_s = 0.0
@@ -106,33 +104,54 @@ class NodeKey:
         return call_next(context)
 
 
-class FleetNode:
-    """A node at Flower's Fleet API: registered, online, with a heartbeat in the background."""
+def _make_key(path: Path, name: str) -> None:
+    private = node_keys.make_private()
+    with contextlib.suppress(FileExistsError):  # another process was first: its key is the one
+        files.write_new(path, node_keys.encode_private(private))
+        files.replace(path.with_suffix(node_keys.SUFFIX), node_keys.encode_public(private, name), files.PUBLIC_MODE)
 
-    def __init__(self, server: str, key: NodeKey) -> None:
+
+class FleetNode:
+    """A node at Flower's Fleet API: registered, online, with a heartbeat in the background.
+
+    Parameters
+    ----------
+    server : str
+        host:port.
+    key : NodeKey
+    tls : ssl.SSLContext or None
+        None speaks plain HTTP.
+    """
+
+    def __init__(self, server: str, key: NodeKey, tls: ssl.SSLContext | None = None) -> None:
         self._server = server
         self._key = key
-        self._client = FleetHttpClient.from_server_address(
-            server,
-            insecure=True,
-            root_certificates=None,
+        self._client = FleetHttpClient(
+            base_url=f"{'http' if tls is None else 'https'}://{server}",
             interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), key],
+            verify=tls or True,
         )
         # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
         self._client._client = httpx.Client(
-            timeout=self._client._client.timeout, limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
+            timeout=self._client._client.timeout,
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+            verify=tls or True,
         )
         self._heartbeat: HeartbeatSender | None = None
         self.node_id = 0
 
     def register(self) -> None:
-        """Make the key known to the server; one that is known already is fine.
+        """Make the key known to the server.
+
+        One that is known already is fine, and so is a server that takes only the keys on its list: the next request tells
+        whether this one is among them.
 
         Raises
         ------
         ServerUnreachable, ServerRefused
         """
-        with self._errors("register", unless=ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+        fine = (ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE, ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED)
+        with self._errors("register", unless=fine):
             self._client.RegisterNode(RegisterNodeFleetRequest(public_key=self._key.public))
 
     def come_online(self, node_id: int) -> None:
@@ -143,7 +162,7 @@ class FleetNode:
         """
         self.node_id = node_id
         request = ActivateNodeRequest(public_key=self._key.public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        with self._errors("come online", unless=ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED):
+        with self._errors("come online", unless=(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED,)):
             self._client.ActivateNode(request)
         self._heartbeat = HeartbeatSender(self._send_heartbeat)
         self._heartbeat.start()
@@ -198,12 +217,12 @@ class FleetNode:
             return False
 
     @contextlib.contextmanager
-    def _errors(self, what: str, unless: int | None = None) -> Iterator[None]:
+    def _errors(self, what: str, unless: tuple[int, ...] = ()) -> Iterator[None]:
         try:
             yield
         except httpx.HTTPStatusError as error:
             flower = FlowerError.from_json(error.response.text)
-            if flower is not None and unless is not None and flower.code == unless:
+            if flower is not None and flower.code in unless:
                 return
             reason = flower.message if flower is not None else f"HTTP {error.response.status_code}"
             raise ServerRefused(f"{self._server}: the server did not let this client {what}: {reason}") from error

@@ -8,13 +8,13 @@ import hashlib
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from flwr.cli.config_utils import get_fab_metadata
-from flwr.common.constant import NOOP_FLWR_AID, SubStatus
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -35,6 +35,7 @@ from starlette.types import Scope
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
 from fltestbed.flower.bundle import Bundle, BundleError, object_ids
+from fltestbed.security.node_keys import RegisteredKey
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,17 @@ class RunTicket:
 
 
 class Superlink:
-    """One SuperLink: Flower's application, and its state in bulk."""
+    """One SuperLink: Flower's application, and its state in bulk.
 
-    def __init__(self, host: str, port: int) -> None:
+    Parameters
+    ----------
+    host : str
+    port : int
+    registered : sequence of RegisteredKey, optional
+        The nodes that may take part, by Flower's own SuperNode authentication; None lets any key register.
+    """
+
+    def __init__(self, host: str, port: int, registered: Sequence[RegisteredKey] | None = None) -> None:
         self.app: FastAPI = create_app(
             SuperLinkLifespanConfig(
                 control_address="",
@@ -63,7 +72,7 @@ class Superlink:
                 fleet_event_log_plugin=None,
                 enable_event_log=False,
                 artifact_provider=None,
-                enable_supernode_auth=False,
+                enable_supernode_auth=registered is not None,
                 fleet_api_type="grpc-rere",
                 fleet_api_address=None,
                 simulation=False,
@@ -77,6 +86,19 @@ class Superlink:
             SuperLinkLifespan,
         )
         self._state: LinkState = self.app.state.linkstate_factory.state()
+        self.takes_listed_keys_alone = registered is not None
+        self._owners = {self._register(key): key.name for key in registered or ()}
+
+    def _register(self, key: RegisteredKey) -> int:
+        """What `flwr supernode register` does, without its Control API."""
+        node_id = self._state.create_node(
+            owner_aid=NOOP_FLWR_AID, owner_name=NOOP_ACCOUNT_NAME, public_key=key.public, heartbeat_interval=0
+        )
+        return int(node_id)
+
+    def owner_of(self, node_id: int) -> str | None:
+        """The client whose registered key a node has; None where the list of keys names nobody, or there is no list."""
+        return self._owners.get(node_id)
 
     def create_run(self, fab: bytes) -> App:
         """Make a run of an app; returns the app with the run's identifier."""

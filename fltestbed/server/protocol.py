@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 
 SCOPE_KEY = "fltestbed.connection"
+UNWRITTEN_BYTES = 64 << 10
 
 
 class Connection:
@@ -44,6 +45,9 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
             super().connection_made(transport)
             sock = cast(socket.socket, transport.get_extra_info("socket"))
             set_congestion_control(sock, algorithm)
+            if transport.get_extra_info("sslcontext") is not None:
+                # As without TLS, where a write is done when all but 64 KiB are with the kernel; asyncio's TLS holds 512.
+                transport.set_write_buffer_limits(high=UNWRITTEN_BYTES)
             self.connection = Connection(sock)
 
         def on_message_begin(self) -> None:

@@ -77,6 +77,7 @@ class Roster:
         version = facts.get("version")
         if version != __version__:
             raise JoinRefused(f"the client runs fltestbed {version}, the server {__version__}; install the same on both")
+        self._check_owner(node_id, str(facts.get("name")))
         return {
             "run_id": str(self.app.run_id),
             "fab_id": self.app.fab_id,
@@ -109,6 +110,7 @@ class Roster:
                 f"partition {join.partition} is past the end: {self._experiment.name} has {self._experiment.clients} "
                 f"clients, so --partition is 0 to {last}"
             )
+        self._check_owner(node_id, join.name)
         if join.name == SERVER or join.name.startswith(SUPERNODE):
             raise JoinRefused(f"the name {join.name} is the testbed's own; give this client another --name")
         for other, client in self._clients.items():
@@ -130,6 +132,13 @@ class Roster:
         )  # fmt: skip
         self._changed.set()
         return client
+
+    def _check_owner(self, node_id: int, name: str) -> None:
+        owner = self._superlink.owner_of(node_id)
+        if owner is not None and owner != name:
+            raise JoinRefused(
+                f"this key is registered for {owner}, not for {name}; give the client --name {owner}, or the key of {name}"
+            )
 
     def check_joined(self, node_id: int) -> None:
         """Raise `JoinRefused` for a node that asks for work before it has joined."""

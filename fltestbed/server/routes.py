@@ -91,7 +91,7 @@ class Routes:
         async def authenticated(request: Request) -> Response:
             node_id = self._superlink.node_of_request(request.scope)
             if node_id is None:
-                return _refusal(401, "this key is not registered here")
+                return _refusal(401, self._unknown_key())
             problem = self._superlink.authenticate(request.scope, node_id)
             if problem is not None:
                 return _refusal(401, problem)
@@ -108,6 +108,11 @@ class Routes:
                 return _refusal(500, str(error))
 
         return authenticated
+
+    def _unknown_key(self) -> str:
+        if self._superlink.takes_listed_keys_alone:
+            return "this client's key is not registered; add its public key (node.pub) to server.node-keys, and start again"
+        return "this key is not registered here"
 
     async def _hello(self, request: Request, node_id: int) -> Response:
         hello = await _json(request)

@@ -7,18 +7,19 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import Experiment
-from fltestbed.errors import HostError, TestbedError
+from fltestbed.errors import ConfigError, HostError, TestbedError
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import INSTALLED_SERVER_APP, inspect, pack_app, pack_installed_app
 from fltestbed.flower.superlink import Superlink
@@ -28,8 +29,10 @@ from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.system import ALL_INTERFACES, SystemProbe
+from fltestbed.security.folder import CertificateFolder
+from fltestbed.security.node_keys import RegisteredKey, read_registered
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.gate import Gate
+from fltestbed.server.gate import Gate, is_loopback
 from fltestbed.server.observer import Observer
 from fltestbed.server.progress import Progress, View
 from fltestbed.server.protocol import protocol
@@ -87,6 +90,7 @@ class Session:
         keep_quiet()
         self._check_names()
         fab = self._pack()
+        tls = self._tls()
         listener = listen(self.experiment.server.host, self.experiment.server.port)
         with contextlib.closing(listener):
             create_run_folder(self.folder)
@@ -101,11 +105,12 @@ class Session:
                 paced=self.experiment.pacing is not None,
                 app=str(self.app.name if self.app else INSTALLED_SERVER_APP),
                 versions=package_versions(),
+                security=self._describe_security(tls),
             )
             manifest.set_host(SERVER, describe_host(self.clock))
             try:
                 with Recorder(self.folder, self.folder.name) as recorder:
-                    asyncio.run(self._serve(fab, listener, manifest, recorder))
+                    asyncio.run(self._serve(fab, listener, tls, manifest, recorder))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 manifest.update(status="interrupted", reason="interrupted on the server")
                 raise KeyboardInterrupt from None
@@ -125,14 +130,47 @@ class Session:
             check_model_name(self.experiment.model.name)
             check_strategy(self.experiment)
 
+    @property
+    def _wants_tls(self) -> bool:
+        """TLS as asked for; unasked, on real links wherever somebody else could listen in."""
+        server = self.experiment.server
+        if server.tls is not None:
+            return server.tls
+        return self.link is None and not is_loopback((server.host, server.port))
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not self._wants_tls:
+            return None
+        try:
+            return self._certificates.server_context()
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or say tls = false under [server] for a run without TLS") from error
+
+    @property
+    def _certificates(self) -> CertificateFolder:
+        return CertificateFolder(self.experiment.server.certificates, self.clock)
+
+    def _registered(self) -> tuple[RegisteredKey, ...] | None:
+        path = self.experiment.server.node_keys
+        return read_registered(path) if path is not None else None
+
+    def _describe_security(self, tls: ssl.SSLContext | None) -> dict[str, Any]:
+        registered = self._registered()
+        return {
+            "tls": self._certificates.describe() if tls is not None else None,
+            "registered_nodes": None if registered is None else [key.name for key in registered],
+        }
+
     def _pack(self) -> bytes:
         if self.app is not None:
             return pack_app(self.app)
         return pack_installed_app(json.dumps(self.experiment.resolved, separators=(",", ":")))
 
-    async def _serve(self, fab: bytes, listener: socket.socket, manifest: Manifest, recorder: Recorder) -> None:
+    async def _serve(
+        self, fab: bytes, listener: socket.socket, tls: ssl.SSLContext | None, manifest: Manifest, recorder: Recorder
+    ) -> None:
         experiment = self.experiment
-        superlink = Superlink(*listener.getsockname()[:2])
+        superlink = Superlink(*listener.getsockname()[:2], registered=self._registered())
         app = superlink.create_run(fab)
         exchange = Exchange(superlink)
         log = RoundLog(recorder, manifest.zero_raw_ns)
@@ -144,6 +182,7 @@ class Session:
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
         names = inspect(fab)
+        inside = listen("127.0.0.1", 0)  # the ServerApp's way in: without TLS, whatever the network's listener does
         app_pid: list[int] = []
         probe = SystemProbe(
             ALL_INTERFACES, experiment.probes.interval_s, lambda: (os.getpid(), *app_pid),
@@ -151,7 +190,8 @@ class Session:
         )  # fmt: skip
         async with (
             contextlib.AsyncExitStack() as stack,
-            _http_server(superlink, experiment, listener),
+            _http_server(superlink, experiment, listener, tls),
+            _http_server(superlink, experiment, inside, lifespan="off"),
             _app_process(names.is_installed_app, self.folder / "logs", buffers) as process,
             Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
         ):
@@ -160,7 +200,8 @@ class Session:
                 stack.callback(probe.stop)
                 probe.start()
             address = f"{listener.getsockname()[0]}:{listener.getsockname()[1]}"
-            progress.say(f"listening on {address}, waiting for {experiment.clients} clients")
+            how = "with TLS" if tls is not None else "without TLS"
+            progress.say(f"listening on {address} {how}, waiting for {experiment.clients} clients")
             try:
                 if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
                     raise roster.failure or TestbedError(
@@ -170,7 +211,7 @@ class Session:
                     )
                 progress.say(f"{roster.count()} clients are ready")
                 ticket = superlink.claim(app.run_id)
-                port = listener.getsockname()[1]
+                port = inside.getsockname()[1]
                 go = {
                     "address": f"127.0.0.1:{port}", "token": ticket.token, "streaming": experiment.strategy.streaming,
                     "buffers": buffers.descriptors,
@@ -223,7 +264,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _http_server(superlink: Superlink, experiment: Experiment, listener: socket.socket) -> AsyncIterator[None]:
+async def _http_server(
+    superlink: Superlink,
+    experiment: Experiment,
+    listener: socket.socket,
+    tls: ssl.SSLContext | None = None,
+    lifespan: Literal["auto", "off"] = "auto",
+) -> AsyncIterator[None]:
+    """Serve the SuperLink on one socket; a second one leaves its start and end (`lifespan`) to the first."""
     config = uvicorn.Config(
         superlink.app,
         http=protocol(experiment.congestion_control),
@@ -233,6 +281,8 @@ async def _http_server(superlink: Superlink, experiment: Experiment, listener: s
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
+        lifespan=lifespan,
+        ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
