@@ -13,6 +13,8 @@ from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestio
 
 SCOPE_KEY = "fltestbed.connection"
 UNWRITTEN_BYTES = 64 << 10
+FAREWELL_S = 0.2
+"""For the last bytes of an answer, once the server has closed a connection."""
 
 
 class Connection:
@@ -49,6 +51,12 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
                 # As without TLS, where a write is done when all but 64 KiB are with the kernel; asyncio's TLS holds 512.
                 transport.set_write_buffer_limits(high=UNWRITTEN_BYTES)
             self.connection = Connection(sock)
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is not None:
+                # TLS would wait half a minute for a word of farewell that a client, who waits for nothing, does not send.
+                self.loop.call_later(FAREWELL_S, self.transport.abort)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()

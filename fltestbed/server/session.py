@@ -19,7 +19,7 @@ import uvicorn
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import Experiment
-from fltestbed.errors import ConfigError, HostError, TestbedError
+from fltestbed.errors import HostError, TestbedError
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import INSTALLED_SERVER_APP, inspect, pack_app, pack_installed_app
 from fltestbed.flower.superlink import Superlink
@@ -29,10 +29,9 @@ from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.system import ALL_INTERFACES, SystemProbe
-from fltestbed.security.folder import CertificateFolder
-from fltestbed.security.node_keys import RegisteredKey, read_registered
+from fltestbed.server.admission import Admission
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.gate import Gate, is_loopback
+from fltestbed.server.gate import Gate
 from fltestbed.server.observer import Observer
 from fltestbed.server.progress import Progress, View
 from fltestbed.server.protocol import protocol
@@ -90,7 +89,7 @@ class Session:
         keep_quiet()
         self._check_names()
         fab = self._pack()
-        tls = self._tls()
+        admission = Admission.read(self.experiment.server, self.clock, emulated=self.link is not None)
         listener = listen(self.experiment.server.host, self.experiment.server.port)
         with contextlib.closing(listener):
             create_run_folder(self.folder)
@@ -105,12 +104,12 @@ class Session:
                 paced=self.experiment.pacing is not None,
                 app=str(self.app.name if self.app else INSTALLED_SERVER_APP),
                 versions=package_versions(),
-                security=self._describe_security(tls),
+                security=admission.description,
             )
             manifest.set_host(SERVER, describe_host(self.clock))
             try:
                 with Recorder(self.folder, self.folder.name) as recorder:
-                    asyncio.run(self._serve(fab, listener, tls, manifest, recorder))
+                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 manifest.update(status="interrupted", reason="interrupted on the server")
                 raise KeyboardInterrupt from None
@@ -130,47 +129,16 @@ class Session:
             check_model_name(self.experiment.model.name)
             check_strategy(self.experiment)
 
-    @property
-    def _wants_tls(self) -> bool:
-        """TLS as asked for; unasked, on real links wherever somebody else could listen in."""
-        server = self.experiment.server
-        if server.tls is not None:
-            return server.tls
-        return self.link is None and not is_loopback((server.host, server.port))
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self._wants_tls:
-            return None
-        try:
-            return self._certificates.server_context()
-        except ConfigError as error:
-            raise ConfigError(f"{error}; or say tls = false under [server] for a run without TLS") from error
-
-    @property
-    def _certificates(self) -> CertificateFolder:
-        return CertificateFolder(self.experiment.server.certificates, self.clock)
-
-    def _registered(self) -> tuple[RegisteredKey, ...] | None:
-        path = self.experiment.server.node_keys
-        return read_registered(path) if path is not None else None
-
-    def _describe_security(self, tls: ssl.SSLContext | None) -> dict[str, Any]:
-        registered = self._registered()
-        return {
-            "tls": self._certificates.describe() if tls is not None else None,
-            "registered_nodes": None if registered is None else [key.name for key in registered],
-        }
-
     def _pack(self) -> bytes:
         if self.app is not None:
             return pack_app(self.app)
         return pack_installed_app(json.dumps(self.experiment.resolved, separators=(",", ":")))
 
     async def _serve(
-        self, fab: bytes, listener: socket.socket, tls: ssl.SSLContext | None, manifest: Manifest, recorder: Recorder
+        self, fab: bytes, listener: socket.socket, admission: Admission, manifest: Manifest, recorder: Recorder
     ) -> None:
         experiment = self.experiment
-        superlink = Superlink(*listener.getsockname()[:2], registered=self._registered())
+        superlink = Superlink(*listener.getsockname()[:2], registered=admission.registered)
         app = superlink.create_run(fab)
         exchange = Exchange(superlink)
         log = RoundLog(recorder, manifest.zero_raw_ns)
@@ -190,17 +158,18 @@ class Session:
         )  # fmt: skip
         async with (
             contextlib.AsyncExitStack() as stack,
-            _http_server(superlink, experiment, listener, tls),
+            _http_server(superlink, experiment, listener, admission.tls),
             _http_server(superlink, experiment, inside, lifespan="off"),
             _app_process(names.is_installed_app, self.folder / "logs", buffers) as process,
             Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
         ):
+            stack.callback(inside.close)
             app_pid.append(process.pid)
             if experiment.probes.system:
                 stack.callback(probe.stop)
                 probe.start()
             address = f"{listener.getsockname()[0]}:{listener.getsockname()[1]}"
-            how = "with TLS" if tls is not None else "without TLS"
+            how = "with TLS" if admission.tls is not None else "without TLS"
             progress.say(f"listening on {address} {how}, waiting for {experiment.clients} clients")
             try:
                 if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):

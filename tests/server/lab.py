@@ -1,8 +1,9 @@
 """A server in this process: Flower's SuperLink with the toolkit's parts around it, a few nodes, and the ServerApp's side."""
 
 import asyncio
+import ssl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fltestbed.flower.apps import pack_installed_app
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.manifest import Manifest
+from fltestbed.security.node_keys import RegisteredKey
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
 from fltestbed.server.observer import Observer
@@ -35,10 +37,12 @@ _FAB = pack_installed_app("{}")
 class Lab:
     """All parts of a server, with one run under way."""
 
-    def __init__(self, folder: Path, *, clients: int = 2, hold_s: float = 0.2) -> None:
+    def __init__(
+        self, folder: Path, *, clients: int = 2, hold_s: float = 0.2, registered: Sequence[RegisteredKey] | None = None
+    ) -> None:
         self.experiment = validate(Experiment, {"name": "lab", "clients": clients, "server": {"hold-s": hold_s}}, "lab")
         self.rows = Rows()
-        self.superlink = Superlink("127.0.0.1", 9092)
+        self.superlink = Superlink("127.0.0.1", 9092, registered)
         self.app = self.superlink.create_run(_FAB)
         self.token = self.superlink.claim(self.app.run_id).token
         self.manifest = Manifest(folder, "lab", SYSTEM_CLOCK)
@@ -80,8 +84,9 @@ class Lab:
 class Running:
     """The lab's server on a free port of loopback, in a thread."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, tls: ssl.SSLContext | None = None) -> None:
         self.lab = lab
+        self._tls = tls
         lab.superlink.app.add_middleware(Gate, routes=lab.routes, observer=lab.observer)
         self._listener = listen("127.0.0.1", 0)
         self.port: int = self._listener.getsockname()[1]
@@ -118,6 +123,6 @@ class Running:
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        async with _http_server(self.lab.superlink, self.lab.experiment, self._listener):
+        async with _http_server(self.lab.superlink, self.lab.experiment, self._listener, self._tls):
             self._ready.set()
             await self._over.wait()

@@ -12,8 +12,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from fltestbed import __version__
 from fltestbed.client.transport import CONNECT_HEADER, PREFIX, REPLY_TO_HEADER, SEND_HEADER, Reply, ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.errors import ServerRefused
 from fltestbed.flower.bundle import Bundle, decode, encode_head
 from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.security.trust import ServerTrust
 from tests.flower.flower_messages import answer
 from tests.server.lab import Lab, Running
 
@@ -23,15 +25,25 @@ TIMEOUT_S = 10.0
 class Pi:
     """A client of the server: its key, its node, its connection."""
 
-    def __init__(self, running: Running, folder: Path, number: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, running: Running, folder: Path, number: int, clock: Clock = SYSTEM_CLOCK, ca: Path | None = None
+    ) -> None:
         self.name, self.number = f"pi-{number}", number
         self.key = NodeKey(folder / self.name / "node.key", clock)
-        self.connection = ServerConnection(running.address, "lo", self.key, clock)
+        trust = ServerTrust(ca, folder / self.name, clock, lambda: False) if ca is not None else None
+        tls = trust.context if trust is not None else None
+        self.connection = ServerConnection(running.address, "lo", self.key, clock, tls)
         self.key.learn_time(self.connection.date(TIMEOUT_S))
-        self.node = FleetNode(running.address, self.key)
-        self.node.register()
-        self.hello = self.connection.post_json("hello", {"version": __version__}).data
-        self.node.come_online(int(self.hello["node_id"]))
+        if trust is not None:
+            trust.learn_time(self.key.wall_offset_s)
+        self.node = FleetNode(running.address, self.key, tls)
+        try:
+            self.node.register()
+            self.hello = self.connection.post_json("hello", {"version": __version__, "name": self.name}).data
+            self.node.come_online(int(self.hello["node_id"]))
+        except ServerRefused:
+            self.leave()
+            raise
 
     @property
     def node_id(self) -> int:

@@ -1,0 +1,149 @@
+"""The server with TLS and a list of keys, and clients with clocks that are right, behind and ahead."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from fltestbed import __version__
+from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.errors import HostError, ServerRefused
+from fltestbed.flower.node import NodeKey
+from fltestbed.security.folder import CertificateFolder
+from fltestbed.security.node_keys import read_registered
+from fltestbed.server.protocol import protocol
+from tests.server.lab import Lab, Running
+from tests.server.pi import TIMEOUT_S, Pi, collect, instruct, message_in
+
+DAY_NS = 86400 * 10**9
+pytestmark = pytest.mark.usefixtures("lab")  # a process that forgets afterwards who it was
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> CertificateFolder:
+    """For loopback, and the keys of pi-0 and pi-1 where those clients look for them."""
+    folder = CertificateFolder(tmp_path / "certs", SYSTEM_CLOCK)
+    folder.make(("127.0.0.1",), ("pi-0", "pi-1"), found=())
+    for name in ("pi-0", "pi-1"):
+        (tmp_path / name).mkdir()
+        folder.node_key(name).rename(tmp_path / name / "node.key")
+    return folder
+
+
+@pytest.fixture
+def secure(tmp_path: Path, certificates: CertificateFolder) -> Iterator[Running]:
+    """A server that speaks TLS and takes those two keys."""
+    lab = Lab(tmp_path, registered=read_registered(certificates.nodes))
+    with Running(lab, certificates.server_context()) as running:
+        yield running
+
+
+@contextmanager
+def joined(running: Running, folder: Path, number: int, clock: Clock = SYSTEM_CLOCK) -> Iterator[Pi]:
+    pi = Pi(running, folder, number, clock, folder / "certs" / "ca.crt")
+    try:
+        pi.join()
+        yield pi
+    finally:
+        pi.leave()
+
+
+@pytest.mark.parametrize("off_days", [-2, 0, 2])
+def test_a_message_and_its_reply_cross_over_tls(secure: Running, tmp_path: Path, off_days: int) -> None:
+    """From a client with a registered key, whose wall clock may be two days off; what is off is known to a second or two."""
+    clock = Clock(wall_ns=lambda: SYSTEM_CLOCK.wall_ns() + off_days * DAY_NS)
+    with joined(secure, tmp_path, 0, clock) as pi:
+        assert pi.key.wall_offset_s == pytest.approx(-off_days * 86400, abs=2)
+        (message_id,) = instruct(secure, secure.lab, pi.node_id)
+        pulled = pi.pull()
+        reply = pi.push(message_id, pi.facts(pulled), pi.answer(message_in(pulled), 0.25))
+        assert reply.status == 200
+        assert collect(secure, secure.lab, message_id).has_content()
+
+
+def test_stamps_and_tcp_info_are_there_under_tls(secure: Running, tmp_path: Path) -> None:
+    """Connecting includes the handshake and is no part of the exchange; bytes on the wire are TCP's, records included."""
+    with joined(secure, tmp_path, 0) as pi:
+        instruct(secure, secure.lab, pi.node_id)
+        pi.connection.close()
+        pulled = pi.pull()
+        assert 0 < pulled.connect_ns < pulled.send_ns
+        assert pulled.send_ns <= pulled.sent_ns <= pulled.first_ns <= pulled.end_ns
+        assert pulled.before is not None
+        assert pulled.after is not None
+        received = pulled.after.data_in_bytes - pulled.before.data_in_bytes
+        assert received > len(pulled.body) + 22  # at least one TLS record: 5 bytes of header, 1 of type, 16 of tag
+        assert pulled.after.rtt_s > 0
+        stamps = pi.connection.post_json("clock", {}).data
+        assert stamps["server_receive_raw_ns"] <= stamps["server_send_raw_ns"]
+
+
+def test_the_server_holds_no_more_under_tls_than_without() -> None:
+    """Or its stamp of a downlink's end would be early by what asyncio's TLS holds back; plain connections are left alone."""
+    assert limits_set(sslcontext=ssl.create_default_context()) == [64 * 1024]
+    assert limits_set(sslcontext=None) == []
+
+
+def limits_set(**extra: Any) -> list[int]:
+    """What the server's protocol asks of a transport when a connection is made."""
+    asked: list[int] = []
+
+    async def make() -> None:
+        config = uvicorn.Config(lambda: None, ws="none", lifespan="off", log_config=None)
+        config.load()
+        with socket.socket() as sock:
+            transport = SimpleNamespace(
+                get_extra_info=(extra | {"socket": sock}).get,
+                set_write_buffer_limits=lambda **limits: asked.append(limits["high"]),
+            )
+            protocol("cubic")(config, ServerState(), {}).connection_made(cast(asyncio.Transport, transport))
+
+    asyncio.run(make())
+    return asked
+
+
+def test_a_key_that_is_not_on_the_list_is_refused(secure: Running, tmp_path: Path) -> None:
+    """With what to do; the node is not registered by asking."""
+    with pytest.raises(ServerRefused, match=r"this client's key is not registered; add its public key \(node.pub\)"):
+        Pi(secure, tmp_path, 2, ca=tmp_path / "certs" / "ca.crt")
+
+
+def test_a_key_of_another_client_is_refused(secure: Running, tmp_path: Path) -> None:
+    """pi-1 with the key of pi-0: both are named, at the first word and when it joins."""
+    pi = Pi(secure, tmp_path, 0, ca=tmp_path / "certs" / "ca.crt")
+    with pytest.raises(ServerRefused, match="this key is registered for pi-0, not for pi-1; give the client --name pi-0"):
+        pi.connection.post_json("hello", {"version": __version__, "name": "pi-1"})
+    pi.name = "pi-1"
+    with pytest.raises(ServerRefused, match="registered for pi-0, not for pi-1"):
+        pi.join()
+    pi.leave()
+
+
+def test_a_signature_of_another_key_is_refused(secure: Running, tmp_path: Path) -> None:
+    """The public key of pi-1, signed with that of pi-0."""
+    pi = Pi(secure, tmp_path, 0, ca=tmp_path / "certs" / "ca.crt")
+    pi.key.public = NodeKey(tmp_path / "pi-1" / "node.key", SYSTEM_CLOCK).public
+    reply = pi.connection.post("hello", [b"{}"], TIMEOUT_S)
+    assert (reply.status, reply.data) == (401, {"error": "Invalid SuperNode authentication"})
+    pi.leave()
+
+
+def test_a_key_is_kept_to_its_owner(tmp_path: Path) -> None:
+    """A new one has mode 0600, and its public half beside it with its name; one that all can read is refused."""
+    path = tmp_path / "state" / "node.key"
+    key = NodeKey(path, SYSTEM_CLOCK, "pi-7")
+    assert path.stat().st_mode & 0o777 == 0o600
+    (registered,) = read_registered(path.with_suffix(".pub"))
+    assert (registered.public, registered.name) == (key.public, "pi-7")
+    path.chmod(0o604)
+    key.release()
+    with pytest.raises(HostError, match=r"node\.key: a secret that everybody on this host may read \(mode 0604\)"):
+        NodeKey(path, SYSTEM_CLOCK)
