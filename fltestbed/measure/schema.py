@@ -122,12 +122,12 @@ TRANSFERS_TABLE = Table(
         message_id Flower's identifier of the message that went to the client
         attempt [int] number of the try, from 1
         transport bundle or objects
-        client_start_raw_ns client's clock: downlink, first byte of the response read; uplink, just before the first byte of the request was written
+        client_start_raw_ns client's clock: downlink, first byte of the response read; uplink, just before the first byte of the request was written; with TLS all stamps are on the side of the plain text, so encryption counts as transfer
         client_end_raw_ns client's clock: downlink, last byte of the response read; uplink, last byte of the request handed to the kernel
         client_response_raw_ns client's clock: uplink, first byte of the server's answer read; empty for downlink
         server_start_raw_ns server's clock: downlink, just before the first byte of the response was written; uplink, request's header seen
         server_end_raw_ns server's clock: downlink, last byte of the response handed to the kernel; uplink, last byte of the request read
-        payload_bytes bytes of the message without HTTP framing
+        payload_bytes bytes of the message without HTTP framing and TLS records
         wire_up_bytes bytes from client to server on the wire during the exchange, headers and retransmissions included, from the client's TCP_INFO
         wire_down_bytes bytes from server to client on the wire during the exchange, from the client's TCP_INFO
         sender_host host whose socket gave the TCP columns: the client for uplink, server for downlink
@@ -139,7 +139,7 @@ TRANSFERS_TABLE = Table(
         delivery_rate_bps delivery rate that the kernel estimates, bits a second (tcpi_delivery_rate)
         congestion_control name of the sender's congestion control
         new_connection [bool] 1 when the exchange had to open a connection
-        connect_s time to open that connection, on the client's clock; empty without one
+        connect_s time to open that connection, TLS included, on the client's clock; empty without one
         idle_s time that the connection had been idle before the exchange (tcpi_last_data_sent at its start)
         status ok or failed
         detail symptom of a failure

@@ -134,6 +134,34 @@ def test_a_key_that_is_broken(tmp_path: Path) -> None:
     assert_one_line(fltestbed(*client(tmp_path)), 1, f"{state}/node.key: the node's key cannot be read or made")
 
 
+def test_a_server_for_the_network_wants_a_certificate(tmp_path: Path) -> None:
+    """Status 2, with how to make one and how to go without; no run folder is left."""
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"')
+    done = fltestbed("server", file, "--runs", tmp_path / "runs", "--certificates", tmp_path / "certs")
+    assert_one_line(
+        done, 2, f"{tmp_path}/certs/server.crt: a certificate cannot be read",
+        f"make it with: fltestbed certs {tmp_path}/certs", "or say tls = false under [server]",
+    )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+
+
+def test_certificates_are_made_and_kept(tmp_path: Path) -> None:
+    """One line a file; the second time all are kept; an address that is missing is an error until --renew."""
+    made = fltestbed("certs", tmp_path, "--address", "radio-host", "--node", "pi-0")
+    assert made.returncode == 0, made.stderr
+    assert [line.split()[:2] for line in made.stdout.splitlines()] == [
+        ["made", f"{tmp_path}/{name}"]
+        for name in ("ca.key", "ca.crt", "server.key", "server.crt", "nodes/pi-0.key", "nodes/pi-0.pub")
+    ]
+    kept = fltestbed("certs", tmp_path, "--node", "pi-0")
+    assert {line.split()[0] for line in kept.stdout.splitlines()} == {"kept"}
+    assert_one_line(fltestbed("certs", tmp_path, "--address", "10.9.9.9"), 2, "is not for 10.9.9.9; add --renew")
+    renewed = fltestbed("certs", tmp_path, "--address", "10.9.9.9", "--renew")
+    assert [line.split()[0] for line in renewed.stdout.splitlines()] == ["kept", "kept", "replaced", "replaced"]
+    assert_one_line(fltestbed("certs", tmp_path, "--node", "../x"), 2, "--node ../x: letters, digits")
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     """Status 1, with address and port; no run folder is left."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -67,8 +67,10 @@ def test_a_client_that_fails_is_named_and_the_round_goes_on(tmp_path: Path) -> N
 
 
 def test_a_stock_supernode_takes_part_beside_two_of_ours(tmp_path: Path) -> None:
-    """Its transfers are timed from the server; what the server cannot see says so; all three replies count."""
-    config = write_experiment(tmp_path, clients=3)
+    """Its transfers are timed from the server; what the server cannot see says so; all three replies count. Over TLS, and
+    with the keys that the run has made and registered for each of them.
+    """
+    config = write_experiment(tmp_path, clients=3, server={"tls": True, "node_keys": "of the run"})
     app = numpy_app(tmp_path, num_server_rounds=1)
     done = fltestbed(
         "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--supernodes", "1",
@@ -76,6 +78,9 @@ def test_a_stock_supernode_takes_part_beside_two_of_ours(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.status == 0, done.out + done.err
     run = derive(load_run(tmp_path / "mixed"))
+    security = run.manifest.data["security"]
+    assert security["registered_nodes"] == ["client-0", "client-1", "client-2"]
+    assert security["tls"]["certificate_addresses"] == ["10.77.0.1"]
     rows = run["phases"]
     stock = rows[(rows["client"] == "supernode-0") & (rows["message_type"] == "train")]
     status = dict(zip(stock["phase"], stock["status"], strict=True))

@@ -14,11 +14,10 @@ import pytest
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
 from fltestbed.clock import SYSTEM_CLOCK, Clock
-from fltestbed.flower.supernode import supernode_command, supernode_environment
 from fltestbed.links import EmulatedNetwork, Host, load_link
 from fltestbed.links.privilege import may_make_namespaces
 from fltestbed.security.folder import CertificateFolder
-from tests.e2e.conftest import MARK, left_over, marked, numpy_app, write_experiment
+from tests.e2e.conftest import left_over, marked, numpy_app, write_experiment
 from tests.e2e.test_e2e_ends import wait_until
 
 COMPILER = shutil.which("cc")
@@ -102,21 +101,21 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """Three clients run an app: one two days behind, one two days ahead, one a stock flower-supernode."""
+    """Two clients run an app, one two days behind, one two days ahead; before them others have tried."""
     folder = tmp_path_factory.mktemp("secured")
     subprocess.run([str(COMPILER), "-shared", "-fPIC", "-o", folder / "wrong_clock.so", SHIM], check=True)
     mark, environment = marked()
     with EmulatedNetwork(load_link("ethernet"), 4, backend="tbf") as network:
         names = tuple(client.name for client in network.clients)
         old = CertificateFolder(folder / "certs", TEN_YEARS_AGO)
-        old.make((network.server.address,), names[:3], days=1, found=())
+        old.make((network.server.address,), names[:2], days=1, found=())
         shutil.copy(old.ca_certificate, folder / "old-ca.crt")
         certificates = CertificateFolder(old.path, SYSTEM_CLOCK)
         certificates.make(renew=True, found=())
         CertificateFolder(folder / "others", SYSTEM_CLOCK).make(("x",), found=())
         result = Secured(folder, certificates)
         lab = Lab(network, folder, environment)
-        config = write_experiment(folder, clients=3, server={"node_keys": str(certificates.nodes)})
+        config = write_experiment(folder, clients=2, server={"node_keys": str(certificates.nodes)})
         app = numpy_app(folder, num_server_rounds=1)
         server = lab.start(network.server, [
             *FLTESTBED, "server", config, "--app", app, "--runs", folder, "--name", "run",
@@ -124,13 +123,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         ])  # fmt: skip
         wait_until(lambda: "listening on 0.0.0.0:9092 with TLS" in server.said or server.process.poll() is not None)
         assert server.process.poll() is None, server.said
-        _try_in_vain(lab, result)
+        _try_in_vain(lab, result, server)
         _take_part(lab, result, server, mark)
         yield result
     assert left_over(mark) == []
 
 
-def _try_in_vain(lab: Lab, result: Secured) -> None:
+def _try_in_vain(lab: Lab, result: Secured, server: Started) -> None:
     ca = result.certificates.ca_certificate
     probe = lab.start(lab.network.clients[3], [sys.executable, PROBE, lab.address, json.dumps(_paths())])
     attempts = {
@@ -140,20 +139,16 @@ def _try_in_vain(lab: Lab, result: Secured) -> None:
         "an unregistered key": lab.client(3, "--ca", ca, "--partition", 0),
         "another's key": lab.client(3, "--ca", ca, "--key", result.certificates.node_key("client-0"), "--partition", 0),
     }
-    assert probe.wait() == 0, probe.said
+    assert probe.wait() == 0, probe.said + server.said
     result.statuses = json.loads(probe.said)
     result.said = {name: (attempt.wait(), attempt.said) for name, attempt in attempts.items()}
 
 
 def _take_part(lab: Lab, result: Secured, server: Started, mark: str) -> None:
     certificates, ca = result.certificates, result.certificates.ca_certificate
-    home = lab.folder / "flwr"
-    home.mkdir()
-    command = supernode_command(lab.address, 2, 3, ca, certificates.node_key("client-2"))
     parts = {
         "client-0": lab.client(0, "--ca", ca, "--key", certificates.node_key("client-0"), wrong_clock_s=-TWO_DAYS_S),
         "client-1": lab.client(1, "--ca", ca, "--key", certificates.node_key("client-1"), wrong_clock_s=TWO_DAYS_S),
-        "supernode": lab.start(lab.network.clients[2], command, supernode_environment(home) | {MARK: mark}),
     }
 
     def is_over() -> bool:
@@ -161,7 +156,6 @@ def _take_part(lab: Lab, result: Secured, server: Started, mark: str) -> None:
         return server.process.poll() is not None
 
     wait_until(is_over)
-    parts["supernode"].process.terminate()
     result.ended = {name: part.wait() for name, part in {"server": server, **parts}.items()}
     result.logs = "".join(part.said for part in (server, *parts.values()))
     result.logs += "".join(file.read_text() for file in (lab.folder / "run" / "logs").iterdir())
@@ -183,14 +177,12 @@ def _paths() -> list[str]:
 
 
 def test_they_took_part(secured: Secured) -> None:
-    """The run is complete: two clients with wrong clocks and a stock SuperNode, over TLS, each with its registered key."""
-    assert {name: secured.ended[name] for name in ("server", "client-0", "client-1")} == {
-        "server": 0, "client-0": 0, "client-1": 0,
-    }, secured.logs  # fmt: skip
+    """The run is complete: two clients with wrong clocks, over TLS, each with its registered key."""
+    assert secured.ended == {"server": 0, "client-0": 0, "client-1": 0}, secured.logs
     assert secured.manifest["status"] == "complete"
-    assert secured.manifest["security"]["registered_nodes"] == ["client-0", "client-1", "client-2"]
+    assert secured.manifest["security"]["registered_nodes"] == ["client-0", "client-1"]
     rows = (secured.folder / "run" / "phases.csv").read_text()
-    assert all(f",{name}," in rows for name in ("client-0", "client-1", "supernode-0"))
+    assert all(f",{name}," in rows for name in ("client-0", "client-1"))
     assert ",failed," not in rows
 
 
@@ -233,7 +225,7 @@ def test_who_is_refused_is_told_why(secured: Secured, attempt: str, says: str) -
 
 
 def test_no_secret_is_told(secured: Secured) -> None:
-    """No line of a private key in a log, in the run folder or in the arguments of a process, and no token in arguments."""
+    """No line of a private key in a log, in the run folder or in the arguments of a process; no token in arguments."""
     secrets = {
         line for file in secured.folder.rglob("*.key") for line in file.read_text().splitlines()
         if "-----" not in line and len(line) > 30
@@ -242,14 +234,15 @@ def test_no_secret_is_told(secured: Secured) -> None:
     run = "".join(file.read_text(errors="replace") for file in (secured.folder / "run").rglob("*") if file.is_file())
     arguments = "\n".join(secured.processes)
     assert "fltestbed.server.app_process" in arguments
-    assert [line for line in secrets if line in secured.logs + run + arguments] == []
+    everything = secured.logs + run + arguments + "".join(said for _, said in secured.said.values())
+    assert [line for line in secrets if line in everything] == []
+    assert "PRIVATE KEY" not in everything
     assert "token" not in arguments
-    assert "PRIVATE KEY" not in secured.logs + run + arguments + "".join(said for _, said in secured.said.values())
 
 
 def test_keys_stay_their_owners(secured: Secured) -> None:
     """Also the one that the refused client made for itself."""
     made = [*secured.folder.rglob("*.key")]
-    assert len(made) >= 7
+    assert len(made) >= 6
     assert {file.stat().st_mode & 0o777 for file in made} == {0o600}
     assert (secured.folder / "client-3" / "node.pub").stat().st_mode & 0o777 == 0o644

@@ -39,6 +39,16 @@ def test_the_apps_routes_want_its_token(running: Running, lab: Lab, path: str) -
         connection.close()
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "hello", 405), ("POST", "no-such-route", 404)])
+def test_what_is_no_route_is_refused(running: Running, method: str, path: str, status: int) -> None:
+    """With a status and a reason, not with a traceback and a broken connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=TIMEOUT_S)
+    connection.request(method, PREFIX + path)
+    response = connection.getresponse()
+    assert (response.status, set(json.loads(response.read()))) == (status, {"error"})
+    connection.close()
+
+
 def test_work_is_for_who_has_joined(pi: Pi) -> None:
     """A node that is registered and no more: 400 with the reason."""
     for path in ("pull", "push", "leave"):
