@@ -138,7 +138,8 @@ class Session:
         self, fab: bytes, listener: socket.socket, admission: Admission, manifest: Manifest, recorder: Recorder
     ) -> None:
         experiment = self.experiment
-        superlink = Superlink(*listener.getsockname()[:2], registered=admission.registered)
+        host, port = listener.getsockname()[:2]
+        superlink = Superlink(host, port, admission.registered)
         app = superlink.create_run(fab)
         exchange = Exchange(superlink)
         log = RoundLog(recorder, manifest.zero_raw_ns)
@@ -168,9 +169,8 @@ class Session:
             if experiment.probes.system:
                 stack.callback(probe.stop)
                 probe.start()
-            address = f"{listener.getsockname()[0]}:{listener.getsockname()[1]}"
             how = "with TLS" if admission.tls is not None else "without TLS"
-            progress.say(f"listening on {address} {how}, waiting for {experiment.clients} clients")
+            progress.say(f"listening on {host}:{port} {how}, waiting for {experiment.clients} clients")
             try:
                 if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
                     raise roster.failure or TestbedError(
@@ -180,10 +180,9 @@ class Session:
                     )
                 progress.say(f"{roster.count()} clients are ready")
                 ticket = superlink.claim(app.run_id)
-                port = inside.getsockname()[1]
                 go = {
-                    "address": f"127.0.0.1:{port}", "token": ticket.token, "streaming": experiment.strategy.streaming,
-                    "buffers": buffers.descriptors,
+                    "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": ticket.token,
+                    "streaming": experiment.strategy.streaming, "buffers": buffers.descriptors,
                 }  # fmt: skip
                 error = await _run_app(process, roster, go)
                 exchange.finish()
