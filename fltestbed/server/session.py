@@ -164,6 +164,7 @@ class Session:
             _app_process(names.is_installed_app, self.folder / "logs", buffers) as process,
             Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
         ):
+            stack.callback(buffers.close)  # after the routes, which write to them to the last
             stack.callback(inside.close)
             app_pid.append(process.pid)
             if experiment.probes.system:
@@ -299,7 +300,6 @@ async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) 
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        buffers.close()
         shutil.rmtree(home, ignore_errors=True)
 
 
