@@ -3,12 +3,15 @@
 import os
 import platform
 import socket
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pyroute2 import IPRoute
 from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
+from pyroute2.netlink.exceptions import NetlinkError
 
 from fltestbed.clock import Clock
 
@@ -18,46 +21,72 @@ OFFLOADS = ("tx-tcp-segmentation", "tx-generic-segmentation", "tx-udp-segmentati
 PACKAGES = ("fltestbed", "flwr", "torch", "torchvision", "numpy", "psutil", "pyroute2", "uvicorn", "httpx", "cryptography")
 
 
-def describe_host(clock: Clock) -> dict[str, Any]:
+class _Files:
+    """Small files of the kernel below `root`, and why some could not be read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.unknown: dict[str, str] = {}
+
+    def read(self, key: str, *patterns: str) -> str | None:
+        """The contents of the first pattern that files match; of several files, what they say, without repetition."""
+        problems = []
+        for pattern in patterns:
+            files = sorted(self._root.glob(pattern))
+            said = []
+            for file in files:
+                try:
+                    said.append(file.read_text(errors="replace").strip("\0\n "))
+                except OSError as error:
+                    problems.append(f"{file}: {error.strerror}")
+            if any(said):
+                return ", ".join(dict.fromkeys(filter(None, said)))
+            if said or not files:
+                problems.append(f"{self._root / pattern}: {'is empty' if files else 'does not exist'}")
+        self.unknown[key] = "; ".join(problems)
+        return None
+
+
+def describe_host(clock: Clock, root: Path = Path("/")) -> dict[str, Any]:
     """Describe this host.
+
+    Parameters
+    ----------
+    clock : Clock
+    root : Path
+        Where /proc, /sys and /etc are.
 
     Returns
     -------
     dict
-        `name`, `model`, `kernel`, `python`, `cpu`, `cores`, `memory_bytes`, `governor`, `clock_source`,
-        `congestion_control`, `interfaces`, `packages`, the wall clock as an anchor (`wall_ns` was read at `raw_ns`), and
-        `unknown`: what could not be read, and why.
+        `name`, `model` (of the board or machine), `os`, `kernel`, `machine` (instruction set), `python`, `cpu`, `cores`,
+        `cpu_max_khz`, `memory_bytes`, `governor`, `clock_source`, `congestion_control` (the host's default),
+        `congestion_controls` (what it has), `uptime_s`, `interfaces`, `packages`, the wall clock as an anchor (`wall_ns` was
+        read at `raw_ns`), and `unknown`: what could not be read, and why, by the key that is missing or None.
     """
-    unknown: dict[str, str] = {}
-
-    def read(key: str, *paths: str) -> str | None:
-        for path in paths:
-            try:
-                return Path(path).read_text(errors="replace").strip("\0\n ")
-            except OSError as error:
-                unknown[key] = f"{path}: {error.strerror}"
-        return None
-
+    files = _Files(root)
     description: dict[str, Any] = {
         "name": socket.gethostname(),
-        "model": read("model", "/proc/device-tree/model", "/sys/class/dmi/id/product_name"),
+        "model": files.read("model", "proc/device-tree/model", "sys/class/dmi/id/product_name"),
+        "os": _os_name(files),
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "cpu": _cpu_name(),
+        "cpu": _cpu_name(files),
         "cores": os.cpu_count(),
+        "cpu_max_khz": _integer(files.read("cpu_max_khz", "sys/devices/system/cpu/cpu*/cpufreq/cpuinfo_max_freq")),
         "memory_bytes": psutil.virtual_memory().total,
-        "governor": read("governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "clock_source": read("clock_source", "/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-        "congestion_control": read("congestion_control", "/proc/sys/net/ipv4/tcp_congestion_control"),
-        "interfaces": _interfaces(),
+        "governor": files.read("governor", "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"),
+        "clock_source": files.read("clock_source", "sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "congestion_control": files.read("congestion_control", "proc/sys/net/ipv4/tcp_congestion_control"),
+        "congestion_controls": files.read("congestion_controls", "proc/sys/net/ipv4/tcp_available_congestion_control"),
+        "uptime_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
+        "interfaces": _interfaces(files.unknown),
         "packages": package_versions(),
         "raw_ns": clock.raw_ns(),
         "wall_ns": clock.wall_ns(),
     }
-    for key in [key for key in unknown if description.get(key)]:
-        del unknown[key]  # a later path gave it
-    description["unknown"] = unknown
+    description["unknown"] = files.unknown
     return description
 
 
@@ -72,12 +101,27 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+def _cpu_name(files: _Files) -> str | None:
+    """Name of the processor: on x86-64 as /proc/cpuinfo has it, on a Pi from the device tree (``arm,cortex-a76``)."""
+    for line in (files.read("cpu", "proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
+        if key.strip() == "model name":
             return value.strip()
-    return platform.processor()
+    return files.read("cpu", "proc/device-tree/cpus/cpu@0/compatible")
+
+
+def _os_name(files: _Files) -> str | None:
+    for line in (files.read("os", "etc/os-release", "usr/lib/os-release") or "").splitlines():
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return value.strip('"')
+    return None
+
+
+def _integer(text: str | None) -> int | None:
+    """The largest of the numbers in `text`: cores of one processor may differ."""
+    numbers = [int(part) for part in (text or "").split(", ") if part.isdigit()]
+    return max(numbers, default=None)
 
 
 def _offloads(interface: str) -> dict[str, bool] | None:
@@ -95,15 +139,46 @@ def _offloads(interface: str) -> dict[str, bool] | None:
     return {name: bool(features[name]) for name in OFFLOADS if name in features}
 
 
-def _interfaces() -> dict[str, dict[str, Any]]:
+def _interfaces(unknown: dict[str, str]) -> dict[str, dict[str, Any]]:
     addresses = psutil.net_if_addrs()
-    return {
-        name: {
+    links = _links(unknown)
+    interfaces = {}
+    for name, status in psutil.net_if_stats().items():
+        offloads = _offloads(name)
+        if offloads is None:
+            unknown[f"interfaces.{name}.offloads"] = "the driver does not answer ethtool's request for its features"
+        if not status.speed:
+            unknown[f"interfaces.{name}.speed_mbit"] = (
+                "the driver states none, as usual for WiFi, modems and many virtual devices"
+            )
+        interfaces[name] = {
             "up": status.isup,
             "speed_mbit": status.speed or None,
+            "duplex": _DUPLEX.get(status.duplex),
             "mtu": status.mtu,
-            "offloads": _offloads(name),
+            "offloads": offloads,
             "addresses": [a.address for a in addresses.get(name, ()) if a.family in (socket.AF_INET, socket.AF_INET6)],
+        } | links.get(name, {})
+    return interfaces
+
+
+_DUPLEX = {psutil.NIC_DUPLEX_FULL: "full", psutil.NIC_DUPLEX_HALF: "half"}
+
+
+def _links(unknown: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Of each interface the kind of virtual device (veth, tun; None for hardware), queueing discipline and queue length."""
+    try:
+        with IPRoute() as route:
+            links = list(route.get_links())
+    except (OSError, NetlinkError) as error:
+        unknown["interfaces.*.qdisc"] = f"the kernel does not answer requests for its links: {error}"
+        return {}
+    described = {}
+    for link in links:
+        info = link.get_attr("IFLA_LINKINFO")
+        described[str(link.get_attr("IFLA_IFNAME"))] = {
+            "kind": info.get_attr("IFLA_INFO_KIND") if info is not None else None,
+            "qdisc": link.get_attr("IFLA_QDISC"),
+            "queue_packets": link.get_attr("IFLA_TXQLEN"),
         }
-        for name, status in psutil.net_if_stats().items()
-    }
+    return described
