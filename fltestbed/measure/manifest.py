@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ def refuse_existing(folder: Path) -> None:
 class Manifest:
     """The manifest of one run: a dictionary that is on disk whenever it changes.
 
-    The file is replaced, never written in place, so a reader finds it whole at any moment.
+    The file is replaced, never written in place, so a reader finds it whole at any moment. Threads may share it.
     """
 
     def __init__(self, folder: Path, run: str, clock: Clock) -> None:
         self._path = folder / FILE_NAME
+        self._lock = threading.RLock()
         self._data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "run": run,
@@ -56,17 +58,26 @@ class Manifest:
 
     def update(self, **entries: Any) -> None:
         """Set top-level entries and save."""
-        self._data.update(entries)
-        self.save()
+        with self._lock:
+            self._data.update(entries)
+            self.save()
 
     def set_host(self, name: str, description: dict[str, Any]) -> None:
         """Record what a host says of itself."""
-        self._data["hosts"][name] = description
-        self.save()
+        with self._lock:
+            self._data["hosts"][name] = description
+            self.save()
+
+    def add_to_host(self, name: str, key: str, entries: dict[str, Any]) -> None:
+        """Add to what is known of a host below `key`, and save."""
+        with self._lock:
+            self._data["hosts"].setdefault(name, {}).setdefault(key, {}).update(entries)
+            self.save()
 
     def save(self) -> None:
         """Replace the file."""
-        _replace(self._path, self._data)
+        with self._lock:
+            _replace(self._path, self._data)
 
 
 def amend(folder: Path, **entries: Any) -> None:

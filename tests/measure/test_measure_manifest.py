@@ -104,3 +104,20 @@ def test_a_host_is_described_with_what_could_not_be_read() -> None:
     for key in ("model", "governor", "clock_source", "congestion_control"):
         assert bool(description[key]) != (key in description["unknown"])
     json.dumps(description)
+
+
+def test_what_is_learnt_of_a_host_later_is_added(tmp_path: Path) -> None:
+    """Below its key, beside what was known; from several threads at once nothing is lost and the file stays whole."""
+    manifest = Manifest(tmp_path, "r", CLOCK)
+    manifest.set_host("pi-1", {"model": "Raspberry Pi 5"})
+    threads = [
+        threading.Thread(target=manifest.add_to_host, args=("pi-1", "probes", {f"probe-{number}": {"on": True}}))
+        for number in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    host = json.loads((tmp_path / FILE_NAME).read_text())["hosts"]["pi-1"]
+    assert host["model"] == "Raspberry Pi 5"
+    assert len(host["probes"]) == 20
