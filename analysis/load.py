@@ -129,9 +129,14 @@ def load_run(path: Path) -> Run:
             tables[table.name] = read_table(file, table, warnings)
         else:
             tables[table.name] = conform(pd.DataFrame(), table)
-            if table.name != "system.csv" or manifest.experiment.get("probes", {}).get("system", True):
+            if _was_recorded(table, manifest.experiment.get("probes", {})):
                 warnings.append(f"{table.name} is missing")
     return Run(path, manifest, tables, tuple(warnings))
+
+
+def _was_recorded(table: Table, probes: dict[str, Any]) -> bool:
+    """Whether a run with these probes has this file; runs from before there were radio probes have no radio.csv."""
+    return bool({"system.csv": probes.get("system", True), "radio.csv": "wifi" in probes}.get(table.name, True))
 
 
 def read_table(file: Path, table: Table, warnings: list[str]) -> pd.DataFrame:

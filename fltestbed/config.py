@@ -122,10 +122,23 @@ class Pacing(Section):
 
 
 class Probes(Section):
-    """What is read from the hosts while a run goes on."""
+    """What is read from the hosts while a run goes on. Where a host has nothing to read, the manifest says why."""
 
     system: StrictBool = True
+    """CPU, memory, temperature, bytes of the interface."""
+    throttling: StrictBool = True
+    """Throttling and undervoltage flags of a Raspberry Pi, in the rows of `system`."""
+    time_sync: StrictBool = True
+    """What chrony, systemd-timesyncd or ptp4l say, in the manifest at start and end, and in the rows of `system`."""
+    wifi: StrictBool = True
+    """Signal, bit rates, channel and power save of a client's WiFi interface."""
+    modem: StrictBool = True
+    """Signal, channel and cell of a client's modem, through ModemManager or, without it, qmicli."""
     interval_s: Annotated[float, Field(ge=0.1)] = 1.0
+    """Between two readings of `system`, `throttling` and `wifi`."""
+    modem_interval_s: Annotated[float, Field(ge=1)] = 5.0
+    """Each reading starts two programs; the modem itself is asked in whole seconds."""
+    time_sync_interval_s: Annotated[float, Field(ge=1)] = 30.0
 
 
 class CompetingFlow(Section):

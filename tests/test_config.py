@@ -137,7 +137,7 @@ def test_a_wrong_type_is_wrong_even_if_it_could_be_read(tmp_path: Path, text: st
 @pytest.mark.parametrize(
     "text",
     ["[training]\nlearning-rate = inf", "[server]\nround-deadline-s = inf", "[server]\njoin-timeout-s = inf",
-     "[probes]\ninterval-s = inf", "[data]\nalpha = inf"],
+     "[probes]\ninterval-s = inf", "[probes]\nmodem-interval-s = inf", "[data]\nalpha = inf"],
 )  # fmt: skip
 def test_infinity_is_no_value(tmp_path: Path, text: str) -> None:
     """It would reach the manifest, the app and the sockets."""

@@ -32,7 +32,7 @@ from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, 
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.measure.host import describe_host
-from fltestbed.measure.system import SystemProbe
+from fltestbed.measure.probes.host import HostProbes
 from fltestbed.security.trust import ServerTrust, why_not_trusted
 
 log = logging.getLogger("fltestbed")
@@ -204,28 +204,27 @@ class _Work:
         self._transport = hello["transport"]
         self._late = LateStamps()
         self._trainer_pid = 0
-        self._probe = SystemProbe(
-            session.interface, hello["probe_interval_s"] or 1.0, self._processes, self._late.system, session.clock
+        self._probes = HostProbes(
+            session.name, session.interface, hello["probes"], True, self._processes, self._late.reading, self._late.probe
         )
-        self._probes = hello["probe_interval_s"] is not None
 
     def run(self) -> None:
         trainer = self._start_trainer()
         try:
+            self._probes.start()
             for _ in range(CLOCK_EXCHANGES):
                 reply = self._connection.post_json("clock", {})
                 self._late.clock_sample("clock", reply, reply.data)
             trainer.wait_ready()
             self._join()
-            if self._probes:
-                self._probe.start()
             patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
             carrier = self._carrier(patient)
             while (parcel := carrier.receive()) is not None:
                 trainer = self._answer(trainer, carrier, parcel)
+            self._probes.stop()
             patient.post("leave", [json.dumps(self._late.take()).encode()], SILENCE_S)
         finally:
-            self._probe.stop()
+            self._probes.stop()
             trainer.kill()
             self._connection.close()
 

@@ -6,8 +6,8 @@ from typing import Any
 from fltestbed.client.transport import Reply
 from fltestbed.measure.tcp import sender_columns
 
-MOST_SYSTEM_ROWS = 256
-"""In one request; the rest follows with the next."""
+MOST_READINGS = 256
+"""Of a table, in one request; the rest follows with the next."""
 
 
 class LateStamps:
@@ -17,14 +17,17 @@ class LateStamps:
         self._replies: list[dict[str, Any]] = []
         self._transfers: list[dict[str, Any]] = []
         self._samples: list[dict[str, Any]] = []
-        self._system: deque[dict[str, Any]] = deque()
+        self._readings: dict[str, deque[dict[str, Any]]] = {"system": deque(), "radio": deque()}
+        self._probes: deque[tuple[str, dict[str, Any]]] = deque()
 
     def take(self) -> dict[str, Any]:
         """Hand out what has gathered, and forget it."""
         late = {"replies": self._replies, "transfers": self._transfers, "clock_samples": self._samples}
         self._replies, self._transfers, self._samples = [], [], []
-        count = min(len(self._system), MOST_SYSTEM_ROWS)
-        return late | {"system": [self._system.popleft() for _ in range(count)]}
+        probes = dict(self._probes.popleft() for _ in range(len(self._probes)))
+        for table, rows in self._readings.items():
+            late[table] = [rows.popleft() for _ in range(min(len(rows), MOST_READINGS))]
+        return late | {"probes": probes}
 
     def objects(self, message_id: str, direction: str, start_ns: int, end_ns: int) -> None:
         """A message has come, or a reply has gone, as Flower's objects: many exchanges, of which the ends are known."""
@@ -40,9 +43,13 @@ class LateStamps:
         """What the client knows of a reply that could not carry it itself."""
         self._replies.append(facts)
 
-    def system(self, row: dict[str, Any]) -> None:
-        """A reading of the system probe; may be called from its thread."""
-        self._system.append(row)
+    def reading(self, table: str, row: dict[str, Any]) -> None:
+        """A reading of the probes, for system.csv or radio.csv; may be called from their thread."""
+        self._readings[table].append(row)
+
+    def probe(self, name: str, facts: dict[str, Any]) -> None:
+        """What the manifest should say of a probe; may be called from their thread."""
+        self._probes.append((name, facts))
 
     def clock_sample(self, exchange: str, reply: Reply, server: dict[str, Any]) -> None:
         """The four stamps of an exchange; `server` holds the server's two."""

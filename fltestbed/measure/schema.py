@@ -214,10 +214,40 @@ SYSTEM_TABLE = Table(
         memory_used_bytes memory in use on the host
         process_memory_bytes memory (RSS) of the toolkit's processes of this host
         temperature_c [float] temperature of the processor, its hottest sensor; empty where there is none
-        throttled_flags a Raspberry Pi's throttling and undervoltage flags, hexadecimal; empty elsewhere
+        throttled_flags a Raspberry Pi's word of throttling and undervoltage flags, hexadecimal: bit 0 undervoltage, 1 frequency capped, 2 throttled, 3 soft temperature limit; 16 bits further on the same since boot; empty elsewhere
         interface interface that the byte counts belong to; all: the sum of all but the loopback
         rx_bytes bytes received by the interface since it came up
         tx_bytes bytes sent by the interface since it came up
+        probes_cpu_s CPU time that the probes took since the row before, with the programs that they asked
+        time_sync daemon that said what follows: chrony, systemd-timesyncd or ptp4l; empty in rows for which none was asked
+        wall_offset_s reference minus the host's wall clock, as that daemon says; no stamp depends on it
+        wall_offset_uncertainty_s bound of its error, as the daemon says; empty where it gives none
+    """),
+)
+
+RADIO_TABLE = Table(
+    "radio.csv",
+    "State of each client's radio at an interval: one row a technology.",
+    False,
+    _columns("""
+        run name of the run
+        host the client's name
+        raw_ns the host's own clock
+        time_s on the server's clock from the run's zero, with the mapping known then
+        interface interface that the radio belongs to
+        technology wifi, 5g, lte, umts or gsm; a modem on a non-standalone 5G network has a row for 5g and one for lte
+        rsrp_dbm [float] power of the cell's reference signal (SS-RSRP for 5g)
+        rsrq_db [float] quality of the reference signal
+        sinr_db [float] signal to interference and noise, as the modem says
+        rssi_dbm [float] power received in the channel; for wifi, of the access point's last frame
+        tx_bit_rate_bps bit rate of the last frame sent; for wifi
+        rx_bit_rate_bps bit rate of the last frame received; for wifi
+        channel [int] number of the channel for wifi, NR-ARFCN for 5g, EARFCN for lte
+        frequency_mhz [float] centre of the primary channel; for wifi
+        channel_width_mhz [float] width of the channel; for wifi
+        power_save [bool] 1 when the radio may sleep between beacons; for wifi
+        cell global identity of the serving cell, hexadecimal; for wifi the access point's address; empty without one
+        physical_cell [int] physical identity of the serving cell
     """),
 )
 
@@ -302,6 +332,7 @@ RECORDED = (
     CLOCK_TABLE,
     METRICS_TABLE,
     SYSTEM_TABLE,
+    RADIO_TABLE,
 )
 DERIVED = (TIMELINE_TABLE, CLIENTS_TABLE, ROUNDS_TABLE)
 TABLES = {table.name: table for table in RECORDED + DERIVED}

@@ -18,6 +18,8 @@ Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Amount = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=300)]
 Name = Annotated[str, Field(max_length=64)]
+Names = Annotated[tuple[Name, ...], Field(max_length=16)]
+Figure = Annotated[float, Field(gt=-1e12, lt=1e12, allow_inf_nan=False)]
 MessageId = Annotated[str, Field(max_length=80)]
 
 
@@ -100,11 +102,73 @@ class SystemFacts(_Facts):
     interface: Name
     rx_bytes: Count | None = None
     tx_bytes: Count | None = None
+    probes_cpu_s: Amount | None = None
+    time_sync: Name | None = None
+    wall_offset_s: Figure | None = None
+    wall_offset_uncertainty_s: Amount | None = None
+
+
+class RadioFacts(_Facts):
+    """A row of radio.csv on the client's clock."""
+
+    raw_ns: Nanoseconds
+    interface: Name
+    technology: Literal["wifi", "5g", "lte", "umts", "gsm"]
+    rsrp_dbm: Figure | None = None
+    rsrq_db: Figure | None = None
+    sinr_db: Figure | None = None
+    rssi_dbm: Figure | None = None
+    tx_bit_rate_bps: Amount | None = None
+    rx_bit_rate_bps: Amount | None = None
+    channel: Count | None = None
+    frequency_mhz: Amount | None = None
+    channel_width_mhz: Amount | None = None
+    power_save: bool | None = None
+    cell: Name | None = None
+    physical_cell: Count | None = None
+
+
+class TimeSyncFacts(_Facts):
+    """What a daemon says of the host's wall clock."""
+
+    daemon: Name
+    source: Text | None = None
+    stratum: Count | None = None
+    offset_s: Figure | None = None
+    uncertainty_s: Amount | None = None
+    frequency_ppm: Figure | None = None
+    skew_ppm: Figure | None = None
+    synchronised: bool | None = None
+
+
+class ProbeFacts(_Facts):
+    """What the manifest says of one probe of a client; what is not known yet is left out."""
+
+    on: bool
+    reason: Text | None = None
+    reads: Text | None = None
+    interval_s: Amount | None = None
+    lacks: dict[Name, Text] | None = None
+    since_boot: Names | None = None
+    seen: Names | None = None
+    modem: Text | None = None
+    firmware: Text | None = None
+    former_refresh_s: Amount | None = None
+    start: Annotated[tuple[TimeSyncFacts, ...], Field(max_length=8)] | None = None
+    end: Annotated[tuple[TimeSyncFacts, ...], Field(max_length=8)] | None = None
+    samples: Count | None = None
+    failures: Count | None = None
+    failure: Text | None = None
+    cpu_s_per_sample: Amount | None = None
+    longest_s: Amount | None = None
+    latest_s: Amount | None = None
 
 
 class _Late(_Facts):
     replies: Annotated[tuple[_LateReply, ...], Field(max_length=16)] = ()
     system: Annotated[tuple[SystemFacts, ...], Field(max_length=256)] = ()
+    radio: Annotated[tuple[RadioFacts, ...], Field(max_length=256)] = ()
+    probes: Annotated[dict[Name, ProbeFacts], Field(max_length=16)] = Field(default_factory=dict)
     transfers: Annotated[tuple[TransferFacts, ...], Field(max_length=64)] = ()
     clock_samples: Annotated[tuple[_Sample, ...], Field(max_length=256)] = ()
 
@@ -116,6 +180,8 @@ class LateFacts:
         self.replies = {reply.message_id: _in_order(reply, None) for reply in late.replies}
         self.transfers = late.transfers
         self.system = late.system
+        self.radio = late.radio
+        self.probes = {name: probe.model_dump(mode="json", exclude_none=True) for name, probe in late.probes.items()}
         self.clock_samples = [(ClockSample(*sample.stamps), sample.exchange) for sample in late.clock_samples]
 
 

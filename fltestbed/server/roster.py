@@ -88,7 +88,7 @@ class Roster:
             "hold_s": self._experiment.server.hold_s,
             "deadline_s": self._experiment.server.round_deadline_s,
             "congestion_control": self._experiment.congestion_control,
-            "probe_interval_s": self._experiment.probes.interval_s if self._experiment.probes.system else None,
+            "probes": self._experiment.probes.model_dump(mode="json"),
         }
 
     def join(self, node_id: int, facts: dict[str, Any]) -> Client:

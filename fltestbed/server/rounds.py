@@ -116,12 +116,12 @@ class RoundLog:
         if source == SERVER and "accuracy" in values and round_ in self.rounds:
             self.rounds[round_].accuracy = float(values["accuracy"])
 
-    def system(self, host: str, row: Mapping[str, Value], client: Client | None = None) -> None:
-        """A reading of a host's system probe; `client` is None for the server itself."""
+    def reading(self, table: str, host: str, row: Mapping[str, Value], client: Client | None = None) -> None:
+        """A reading of a host's probes for `table` (system or radio); `client` is None for the server itself."""
         raw_ns = int(row["raw_ns"] or 0)
         offset = Estimate(0, 0) if client is None else client.mapping.at(raw_ns)
         time_s = None if offset is None else (raw_ns + offset.offset_ns - self._zero) / 1e9
-        self._recorder.write("system.csv", {"host": host, **row, "time_s": time_s})
+        self._recorder.write(f"{table}.csv", {"host": host, **row, "time_s": time_s})
 
     # What the routes see
 

@@ -203,8 +203,11 @@ class Routes:
             self._observer.told(client, message_id, reply)
         for transfer in late.transfers:
             self._transfers.client_told(client, transfer)
-        for row in late.system:
-            self._log.system(client.name, row.model_dump(), client)
+        for table, rows in (("system", late.system), ("radio", late.radio)):
+            for row in rows:
+                self._log.reading(table, client.name, row.model_dump(), client)
+        if late.probes:
+            self._roster.manifest.add_to_host(client.name, "probes", late.probes)
 
     def _server_stamps(self, request: Request) -> dict[str, int]:
         return {

@@ -27,8 +27,9 @@ from fltestbed.learning.names import check_model_name
 from fltestbed.learning.strategies import check_strategy
 from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.manifest import Manifest, create_run_folder
+from fltestbed.measure.probes.host import HostProbes
+from fltestbed.measure.probes.system import ALL_INTERFACES
 from fltestbed.measure.recorder import Recorder
-from fltestbed.measure.system import ALL_INTERFACES, SystemProbe
 from fltestbed.server.admission import Admission
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
@@ -106,7 +107,7 @@ class Session:
                 versions=package_versions(),
                 security=admission.description,
             )
-            manifest.set_host(SERVER, describe_host(self.clock))
+            manifest.set_host(SERVER, describe_host(self.clock) | {"wall_offset_s": 0.0})  # others are told against it
             try:
                 with Recorder(self.folder, self.folder.name) as recorder:
                     asyncio.run(self._serve(fab, listener, admission, manifest, recorder))
@@ -153,9 +154,10 @@ class Session:
         names = inspect(fab)
         inside = listen("127.0.0.1", 0)  # the ServerApp's way in: without TLS, whatever the network's listener does
         app_pid: list[int] = []
-        probe = SystemProbe(
-            ALL_INTERFACES, experiment.probes.interval_s, lambda: (os.getpid(), *app_pid),
-            lambda row: log.system(SERVER, row), self.clock,
+        probes = HostProbes(
+            SERVER, ALL_INTERFACES, experiment.probes.model_dump(mode="json"), False, lambda: (os.getpid(), *app_pid),
+            lambda table, row: log.reading(table, SERVER, row),
+            lambda name, facts: manifest.add_to_host(SERVER, "probes", {name: facts}),
         )  # fmt: skip
         async with (
             contextlib.AsyncExitStack() as stack,
@@ -167,9 +169,8 @@ class Session:
             stack.callback(buffers.close)  # after the routes, which write to them to the last
             stack.callback(inside.close)
             app_pid.append(process.pid)
-            if experiment.probes.system:
-                stack.callback(probe.stop)
-                probe.start()
+            stack.callback(probes.stop)
+            probes.start()
             how = "with TLS" if admission.tls is not None else "without TLS"
             progress.say(f"listening on {host}:{port} {how}, waiting for {experiment.clients} clients")
             try:

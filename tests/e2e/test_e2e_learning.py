@@ -61,11 +61,13 @@ def test_the_model_and_both_hosts_are_described(run: Run) -> None:
 
 
 def test_hosts_were_watched(run: Run) -> None:
-    """The system probe of the server and of each client has left rows with their memory and bytes."""
+    """The system probe of the server and of each client has left rows with memory and bytes, placed on the time line."""
     rows = run["system"]
     assert set(rows["host"]) == {"server", "client-0", "client-1"}
     clients = rows[rows["host"] != "server"]
-    assert (clients["process_memory_bytes"] > 200e6).all()  # torch is in there
+    assert (clients.groupby("host")["process_memory_bytes"].max() > 200e6).all()  # torch is in there
+    assert rows["time_s"].notna().all()
+    assert (rows["probes_cpu_s"] > 0).all()
     assert (clients["tx_bytes"] > 0).any()
 
 

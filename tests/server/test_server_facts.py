@@ -167,6 +167,53 @@ def test_a_flood_of_late_facts_is_refused() -> None:
         read_late_facts({"clock_samples": [{"exchange": "clock", "stamps": [1, 2, 3, 4]}] * 257})
 
 
+READINGS = {
+    "system": {
+        "raw_ns": 1, "cpu_percent": 1.0, "process_cpu_percent": 1.0, "memory_used_bytes": 1, "process_memory_bytes": 1,
+        "interface": "wwan0", "wall_offset_s": -0.5,
+    },
+    "radio": {"raw_ns": 1, "interface": "wwan0", "technology": "5g", "rsrp_dbm": -87.0, "channel": 627360},
+}  # fmt: skip
+
+
+def test_readings_and_what_probes_say_are_taken_as_they_are() -> None:
+    """What a client does not know is empty in a row, and left out of the manifest."""
+    told = {"modem": {"on": False, "reason": "no modem"}, "time_sync": {"on": True, "start": [{"daemon": "chrony"}]}}
+    late = read_late_facts({"probes": told} | {table: [row] for table, row in READINGS.items()})
+    assert late.system[0].model_dump().items() >= READINGS["system"].items()
+    assert late.radio[0].model_dump().items() >= READINGS["radio"].items()
+    assert late.radio[0].sinr_db is None
+    assert late.probes == told
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("system", {"wall_offset_s": math.nan}), ("system", {"probes_cpu_s": -1.0}), ("system", {"time_sync": "x" * 65}),
+        ("radio", {"technology": "6g"}), ("radio", {"rsrp_dbm": -math.inf}), ("radio", {"channel": -1}),
+        ("radio", {"cell": "c" * 65}), ("radio", {"raw_ns": None}), ("radio", {"power_save": "perhaps"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_reading_that_cannot_be_is_refused_by_name(table: str, change: dict[str, Any]) -> None:
+    """With its table, its place and its column."""
+    with pytest.raises(FactsError, match=rf"^{table}\.0\.{next(iter(change))}: "):
+        read_late_facts({table: [READINGS[table] | change]})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"x" * 65: {"on": True}}, {"modem": {}}, {"modem": {"on": True, "reason": "r" * 301}},
+     {"modem": {"on": False, "seen": ["x"] * 17}},
+             {str(number): {"on": True} for number in range(17)}],
+    ids=["name", "empty", "long", "many", "flood"],
+)  # fmt: skip
+def test_what_probes_say_is_bounded(told: dict[str, Any]) -> None:
+    """It goes into the manifest, so neither its names nor its texts nor their number are the client's to choose."""
+    with pytest.raises(FactsError, match=r"^probes"):
+        read_late_facts({"probes": told})
+
+
 def test_marks_come_in_the_order_in_which_they_were_made() -> None:
     """Each kind is told apart by its name."""
     step = {"kind": "step", "name": "aggregate_train", "round": 1, "start_raw_ns": 1, "end_raw_ns": 2}

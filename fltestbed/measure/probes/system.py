@@ -1,30 +1,19 @@
-"""What a host is busy with while a run goes on: CPU, memory, temperature, throttling, bytes per interface.
-
-One thread at low priority reads them at an interval. Its rows lack what only the server knows (the place on the run's time
-line), so a client's rows travel with its next request.
-"""
+"""What a host is busy with: CPU, memory, temperature, bytes per interface."""
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from fltestbed.clock import Clock
+from fltestbed.measure.probes.probe import Row
 
-NICENESS = 10
 ALL_INTERFACES = "all"
-THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
-"""Where the kernel of Raspberry Pi OS shows the firmware's throttling and undervoltage flags."""
-
-Row = dict[str, Any]
 
 
 class SystemProbe:
-    """Reads the host at an interval and hands each row to `take`, until `stop`.
+    """Reads the host by psutil, from /proc and /sys alone.
 
     Parameters
     ----------
@@ -33,56 +22,50 @@ class SystemProbe:
     interval_s : float
     processes : callable () -> iterable of int
         Identifiers of the toolkit's processes on this host, asked at every reading.
-    take : callable (dict) -> None
-        Gets the columns of system.csv but `run`, `host` and `time_s`. Called on the probe's thread.
-    clock : Clock
+    probes_cpu_s : callable () -> float
+        CPU time that all probes have taken so far, in seconds.
     """
+
+    name = "system"
+    table = "system"
+    joins = False
 
     def __init__(
         self,
         interface: str,
         interval_s: float,
         processes: Callable[[], Iterable[int]],
-        take: Callable[[Row], None],
-        clock: Clock,
+        probes_cpu_s: Callable[[], float],
     ) -> None:
+        self.interval_s = interval_s
         self._interface = interface
-        self._interval_s = interval_s
         self._processes = processes
-        self._take = take
-        self._clock = clock
+        self._probes_cpu_s = probes_cpu_s
+        self._probes_cpu_before_s = 0.0
         self._known: dict[int, psutil.Process] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="system probe", daemon=True)
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+    def open(self) -> dict[str, Any]:
+        """Begin the interval that CPU figures count over."""
+        self.read()
+        lacks = {"temperature_c": "no sensor"} if temperature_c() is None else {}
+        return {"reads": "psutil"} | ({"lacks": lacks} if lacks else {})
 
-    def stop(self) -> None:
-        """Read no more. May be called before `start`, and twice."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def read(self) -> Row:
-        """One row, now. CPU percentages count from the row before."""
+    def read(self) -> list[Row]:
+        """One row. CPU figures count from the row before."""
+        probes_cpu_s = self._probes_cpu_s()
         row: Row = {
-            "raw_ns": self._clock.raw_ns(),
             "cpu_percent": psutil.cpu_percent() * (os.cpu_count() or 1),
             "memory_used_bytes": psutil.virtual_memory().used,
             "temperature_c": temperature_c(),
-            "throttled_flags": throttled_flags(),
+            "probes_cpu_s": probes_cpu_s - self._probes_cpu_before_s,
             "interface": self._interface,
         }
-        return row | self._of_processes() | self._of_interface()
+        self._probes_cpu_before_s = probes_cpu_s
+        return [row | self._of_processes() | self._of_interface()]
 
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        self.read()  # starts the interval that CPU percentages count over
-        while not self._stop.wait(self._interval_s):
-            self._take(self.read())
+    def close(self) -> dict[str, Any]:
+        """Nothing was changed."""
+        return {}
 
     def _of_processes(self) -> Row:
         wanted = set(self._processes())
@@ -110,11 +93,3 @@ def temperature_c() -> float | None:
     """Temperature of the processor in degrees Celsius: the hottest sensor of the host; None without one."""
     readings = [sensor.current for sensors in psutil.sensors_temperatures().values() for sensor in sensors]
     return max(readings) if readings else None
-
-
-def throttled_flags() -> str | None:
-    """The firmware's flags of a Raspberry Pi (bit 0 undervoltage, 2 throttled, 16 and 18 since boot); None elsewhere."""
-    try:
-        return THROTTLED.read_text().strip()
-    except OSError:
-        return None
