@@ -21,12 +21,12 @@ CLOSE_S = 5.0
 class HostProbes:
     """Starts the probe process and passes on what it says.
 
-    It is a process of its own because a thread at low priority that is interrupted while it holds Python's lock holds up the
-    thread that takes the stamps. Measured on two cores with two busy trainers and 10 readings a second: of 100 datagrams 99
-    were stamped within 2 ms of being sent without probes (median of eight trials, 0.1 to 4 ms), within 4 ms with this process
-    (six trials, 0.1 to 14 ms: not told apart from none), within 8 ms with a thread at nice 10 (four trials, 4 to 13 ms), and
-    within 31 and 147 ms with a thread at nice 19. A reading took 1 ms of CPU time and came at most 0.6 s late at nice 19; under
-    SCHED_IDLE it came up to 1.6 s late.
+    It is a process of its own because a thread at low priority that is interrupted while it holds Python's lock holds up
+    the thread that takes the stamps. Measured on two cores with two busy trainers and 10 readings a second: of 100
+    datagrams 99 were stamped within 2 ms of being sent without probes (median of eight trials, 0.1 to 4 ms), 4 ms with
+    this process (six trials, 0.1 to 14 ms: not told apart from none), 8 ms with a thread at nice 10 (four trials, 4 to 13
+    ms), and 31 and 147 ms with a thread at nice 19. A reading took 1 ms of CPU time and came at most 0.6 s late at nice
+    19; under SCHED_IDLE it came up to 1.6 s late.
 
     Without the process (it cannot be started, it dies) the run goes on, with one message.
 

@@ -4,7 +4,8 @@ None of it is used for the measurement, whose stamps no synchronisation touches.
 clocks were, and because a daemon that slews or steps is a thing to know of a run.
 
 Signs differ between the daemons. Here `offset_s` is always reference minus the host's wall clock: positive when the host is
-behind. `uncertainty_s` bounds what may be wrong with it, as far as the daemon says.
+behind. `uncertainty_s` bounds what may be wrong with it, as far as the daemon says. Neither is there while a daemon is not
+synchronised: what it writes then is no offset.
 """
 
 import re
@@ -107,10 +108,12 @@ def parse_chrony(text: str) -> Record:
             _since,
             leap,
         ) = fields
+        is_synchronised = leap != "Not synchronised"
+        offset_s, uncertainty_s = float(offset), float(dispersion) + float(delay) / 2
         record: Record = {
-            "source": address or reference, "stratum": int(stratum), "offset_s": float(offset),
-            "uncertainty_s": float(dispersion) + float(delay) / 2, "frequency_ppm": float(frequency),
-            "skew_ppm": float(skew), "synchronised": leap != "Not synchronised",
+            "source": address or reference, "stratum": int(stratum), "offset_s": offset_s if is_synchronised else None,
+            "uncertainty_s": uncertainty_s if is_synchronised else None, "frequency_ppm": float(frequency),
+            "skew_ppm": float(skew), "synchronised": is_synchronised,
         }  # fmt: skip
     except ValueError as error:
         raise TestbedError(f"{' '.join(CHRONY)}: {text.strip()[:120]!r} is not what chrony writes") from error
@@ -158,9 +161,10 @@ def parse_ptp4l(text: str) -> Record:
         offset_s = -int(fields["master_offset"]) / 1e9
     except ValueError as error:
         raise TestbedError(f"{' '.join(PTP4L)}: master_offset is {fields['master_offset'][:40]!r}") from error
+    has_master = fields.get("gmPresent", "").strip() == "true"
     return {
-        "source": fields.get("gmIdentity", "").strip(), "stratum": None, "offset_s": offset_s, "uncertainty_s": None,
-        "synchronised": fields.get("gmPresent", "").strip() == "true",
+        "source": fields.get("gmIdentity", "").strip(), "stratum": None, "offset_s": offset_s if has_master else None,
+        "uncertainty_s": None, "synchronised": has_master,
     }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def test_chrony_is_read() -> None:
     assert (record["frequency_ppm"], record["skew_ppm"], record["synchronised"]) == (12.345, 0.052, True)
     unsynchronised = parse_chrony("00000000,,0,0.0,0.0,0.0,0.0,-3.1,0.0,0.0,1.0,1.0,0.0,Not synchronised\n")
     assert (unsynchronised["synchronised"], unsynchronised["source"]) == (False, "00000000")
+    assert unsynchronised["offset_s"] is unsynchronised["uncertainty_s"] is None
 
 
 def test_timesyncd_is_read() -> None:
@@ -80,6 +81,13 @@ def test_ptp4l_is_read_with_the_sign_turned() -> None:
     record = parse_ptp4l(PTP4L)
     assert record["offset_s"] == pytest.approx(-310e-9, rel=1e-12)
     assert (record["uncertainty_s"], record["source"], record["synchronised"]) == (None, "00a069.fffe.0b552d", True)
+
+
+def test_a_ptp4l_without_a_master_has_no_offset() -> None:
+    """It writes 0 then, as recorded from ptp4l 3.1.1 alone on its network."""
+    alone = PTP4L.replace("310", "0").replace("true", "false").replace("00a069.fffe.0b552d", "de2351.fffe.241df2")
+    record = parse_ptp4l(alone)
+    assert (record["offset_s"], record["synchronised"]) == (None, False)
 
 
 def test_a_pmc_without_ptp4l_has_no_answer() -> None:
