@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import psutil
+
 from fltestbed.errors import TestbedError
 from fltestbed.measure.probes.probe import Row
 
@@ -97,6 +99,9 @@ class HostProbes:
             process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             log.warning("%s: the probes did not end within %g s and were killed", self._host, CLOSE_S)
+            with contextlib.suppress(psutil.Error):
+                for tool in psutil.Process(process.pid).children(recursive=True):
+                    tool.kill()
             process.kill()
             process.wait()
         self._thread.join()
