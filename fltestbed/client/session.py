@@ -224,9 +224,9 @@ class _Work:
             self._probes.stop()
             patient.post("leave", [json.dumps(self._late.take()).encode()], SILENCE_S)
         finally:
-            self._probes.stop()
             trainer.kill()
-            self._connection.close()
+            self._connection.close()  # before the probes: a server that shuts down waits for it
+            self._probes.stop()
 
     def _carrier(self, connection: PatientConnection) -> Carrier:
         if self._transport == "objects":
