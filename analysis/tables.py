@@ -191,7 +191,20 @@ def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Ser
     last = stragglers(run, 0 if only_warm_up(run, warm_up) else warm_up)
     row["straggler"] = None if last is None else vars(last)
     row["carried"] = [vars(each) for each in carried(run, 0 if only_warm_up(run, warm_up) else warm_up)]
+    row |= compression(run)
     return row | {"backend": manifest.backend, "notes": list(manifest.notes), "paced": manifest.paced}
+
+
+def compression(run: Run) -> dict[str, Any]:
+    """How the run's tensors were compressed ("none", or for example "up int8, down fp16"), and the mean relative error that
+    this made in each direction; None where nothing was measured.
+    """
+    metrics = run["metrics"]
+    found: dict[str, Any] = {"compression": str(run.manifest.data.get("compression", "none"))}
+    for direction in ("uplink", "downlink"):
+        errors = metrics.loc[metrics["metric"] == f"{direction}-compression-error", "value"]
+        found[f"{direction}_compression_error"] = _finite(errors.mean()) if len(errors) else None
+    return found
 
 
 def _warnings(run: Run, warm_up: int) -> Iterator[str]:

@@ -21,6 +21,15 @@ def render(summary: Summary, console: Console) -> None:
         console.print(_ratios_table(summary))
     console.print(_stragglers_table(summary))
     console.print(_links_table(summary))
+    for row in summary.runs:
+        if row["compression"] != "none":
+            errors = ", ".join(
+                f"{direction} {row[f'{direction}_compression_error']:.2g}"
+                for direction in ("uplink", "downlink")
+                if row[f"{direction}_compression_error"] is not None
+            )
+            text = f"{row['run']}: tensors are compressed ({row['compression']}); relative error: {errors or 'not measured'}"
+            console.print(escape(text), soft_wrap=True)
     if summary.differences:
         console.print("the runs differ in more than their link:", style="yellow")
     for line in summary.differences:

@@ -19,6 +19,9 @@ from fltestbed.errors import ConfigError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 """What a run, a client or a link may be called: safe as a file name, a CSV cell and a column of a table."""
 
+DEFAULT_ZSTD_LEVEL = 3
+"""zstd's own."""
+
 MODULE_OBJECT_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 T = TypeVar("T", bound=BaseModel)
@@ -179,6 +182,45 @@ class Server(Section):
     node_keys: Path | None = None
     """The public keys of the clients that may join: a folder of NAME.pub, or a file with one a line. None lets any key join.
     With `fltestbed run`, which makes keys for its own clients, the value does not matter, only that there is one."""
+    largest_message_mb: Annotated[float, Field(gt=0, le=4096)] = 1024.0
+    """A reply that announces more, or whose tensors would take more when they are whole again, is refused."""
+
+    @property
+    def largest_message_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.largest_message_mb * 1e6)
+
+
+class Compression(Section):
+    """Fewer bytes for a model's tensors on the way, each direction for itself; strategy and app see whole ones again.
+
+    `fltestbed.flower.quantisation` says what each does to the numbers. Clients of the toolkit alone understand it.
+    """
+
+    uplink: Literal["none", "fp16", "int8"] = "none"
+    downlink: Literal["none", "fp16", "int8"] = "none"
+    zstd: StrictBool | Annotated[int, Field(strict=True, ge=1, le=19)] = False
+    """Over what is left, both ways, where it saves anything: true for zstd's level 3, or a level, 1 (fast) to 19 (small)."""
+
+    @property
+    def zstd_level(self) -> int | None:
+        """The level; None without zstd."""
+        if isinstance(self.zstd, bool):
+            return DEFAULT_ZSTD_LEVEL if self.zstd else None
+        return self.zstd
+
+    @property
+    def is_off(self) -> bool:
+        """Whether tensors cross as they are."""
+        return self.uplink == self.downlink == "none" and self.zstd_level is None
+
+    @property
+    def summary(self) -> str:
+        """In a few words, for the manifest and the tables: "none", or for example "up int8, down fp16, zstd 3"."""
+        if self.is_off:
+            return "none"
+        zstd = "" if self.zstd_level is None else f", zstd {self.zstd_level}"
+        return f"up {self.uplink}, down {self.downlink}{zstd}"
 
 
 class Experiment(Section):
@@ -203,6 +245,7 @@ class Experiment(Section):
     pacing: Pacing | None = None
     competing_flow: CompetingFlow | None = None
     probes: Probes = Probes()
+    compression: Compression = Compression()
     server: Server = Server()
 
     @field_validator("link", mode="after")

@@ -206,3 +206,24 @@ def test_a_strategy_takes_any_arguments(tmp_path: Path) -> None:
     )
     expected: dict[str, Any] = {"proximal_mu": 0.1}
     assert experiment.strategy.arguments == expected
+
+
+def test_compression_is_named_in_a_few_words() -> None:
+    """Each direction, and zstd's level where there is one: true is 3; without anything it is off."""
+    named = {
+        "none": {},
+        "up int8, down none": {"uplink": "int8"},
+        "up int8, down fp16, zstd 3": {"uplink": "int8", "downlink": "fp16", "zstd": True},
+        "up none, down none, zstd 19": {"zstd": 19},
+    }
+    for summary, keys in named.items():
+        compression = validate(Experiment, {"name": "x", "compression": keys}, "x.toml").compression
+        assert compression.summary == summary
+        assert compression.is_off is (summary == "none")
+
+
+@pytest.mark.parametrize("keys", [{"uplink": "int4"}, {"zstd": 20}, {"zstd": 0}, {"zstd": "yes"}, {"up": "int8"}])
+def test_compression_that_does_not_exist_is_refused(keys: dict[str, object]) -> None:
+    """With the key."""
+    with pytest.raises(ConfigError, match=r"compression\."):
+        validate(Experiment, {"name": "x", "compression": keys}, "x.toml")

@@ -33,6 +33,11 @@ def run(
     profile = load_link(link or experiment.link)
     if supernodes > experiment.clients:
         raise ConfigError(f"--supernodes {supernodes}: {experiment.name} has {experiment.clients} clients in all")
+    if supernodes and not experiment.compression.is_off:
+        raise ConfigError(
+            f"--supernodes {supernodes}: a stock SuperNode does not understand compressed tensors "
+            f"(compression: {experiment.compression.summary}); drop [compression], or the SuperNodes"
+        )
     name = check_name("--name", name or f"{experiment.name}-{profile.name}")
     folder = Laptop(config, experiment, profile, backend, campaign).run(name, runs, app=app, supernodes=supernodes)
     print(f"run folder: {folder}")

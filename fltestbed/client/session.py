@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from fltestbed.errors import ConfigError, HostError, ServerNotTrusted, ServerRef
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
 from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.compression import Compression
 from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.flower.quantisation import Codec
 from fltestbed.measure.host import describe_host
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.security.trust import ServerTrust, why_not_trusted
@@ -67,6 +70,8 @@ class Session:
         Certificate of the CA that signed the server's; None speaks plain HTTP.
     key : Path or None
         The node's private key; None keeps one in `state`.
+    trainer : callable (Order) -> Trainer
+        Starts what answers the messages: a process of its own, unless somebody has a lighter one.
     """
 
     server: str
@@ -80,6 +85,7 @@ class Session:
     clock: Clock = SYSTEM_CLOCK
     ca: Path | None = None
     key: Path | None = None
+    trainer: Callable[[Order], Trainer] = Trainer
 
     def run(self) -> None:
         """Take part in one run, to its end.
@@ -112,7 +118,8 @@ class Session:
                 node_config = {
                     "partition-id": self.partition, "num-partitions": hello["clients"], "trust-apps": self.trust_apps,
                 }  # fmt: skip
-                order = Order(app, node.node_id, node_config, Path(home))
+                uplink = Compression(Codec(**hello["compression"]), int(hello["largest_message_bytes"]))
+                order = Order(app, node.node_id, node_config, Path(home), uplink)
                 _Work(self, connection, node, key, order, hello, trust).run()
         finally:
             node.leave()
@@ -236,7 +243,7 @@ class _Work:
         return BundleCarrier(connection, self._late, self._hold_s, self._deadline_s)
 
     def _start_trainer(self) -> Trainer:
-        trainer = Trainer(self._order)
+        trainer = self._session.trainer(self._order)
         self._trainer_pid = trainer.pid
         return trainer
 

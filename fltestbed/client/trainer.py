@@ -16,13 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
+from fltestbed.flower.compression import OFF, Compression
 from fltestbed.shared_buffer import BufferPair
 
 START_TIMEOUT_S = 120.0
@@ -51,6 +52,7 @@ class Order:
     node_id: int
     node_config: dict[str, Any]
     home: Path
+    compression: Compression = OFF
 
 
 class Trainer:
@@ -73,6 +75,7 @@ class Trainer:
         head = {
             "run_id": str(app.run_id), "fab_id": app.fab_id, "fab_version": app.fab_version, "fab_hash": app.fab_hash,
             "node_id": str(order.node_id), "node_config": order.node_config,
+            "compression": asdict(order.compression),
         }  # fmt: skip
         with contextlib.suppress(TrainerFailed):  # `wait_ready` finds out why
             self._send(json.dumps(head).encode(), app.fab)
@@ -164,7 +167,7 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
         head = json.loads(pipe.recv_bytes())
         fab = pipe.recv_bytes()
         try:
-            worker = Worker(head, fab)
+            worker = Worker.load(head, fab)
         except Exception as error:
             logging.getLogger("fltestbed").exception("the app cannot be started")
             pipe.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())

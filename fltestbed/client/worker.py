@@ -3,9 +3,13 @@
 import logging
 from typing import Any
 
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower import apps
 from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.compression import Compression
 from fltestbed.measure.events import Span, listening
 from fltestbed.shared_buffer import SharedBuffer
 
@@ -17,25 +21,41 @@ class Worker:
 
     Parameters
     ----------
-    head : dict
-        The trainer's order: run, app, node and its configuration.
-    fab : bytes
-        The app.
+    app : ClientApp
+    context : Context
+        The one that the app gets with every message.
+    compression : Compression
+        Of the replies, and what a message may take when its tensors are whole again.
     """
 
-    def __init__(self, head: dict[str, Any], fab: bytes) -> None:
+    def __init__(self, app: ClientApp, context: Context, compression: Compression) -> None:
+        self._app = app
+        self._context = context
+        self._compression = compression
+
+    @classmethod
+    def load(cls, head: dict[str, Any], fab: bytes) -> "Worker":
+        """Load the app that a trainer's order names.
+
+        Parameters
+        ----------
+        head : dict
+            The order: run, app, node and its configuration.
+        fab : bytes
+            The app.
+        """
+        compression = Compression.of(**head["compression"])
         app = apps.App(int(head["run_id"]), head["fab_id"], head["fab_version"], head["fab_hash"], fab)
         node_id = int(head["node_id"])
         apps.set_identity(app.run_id, node_id)
-        self._context = apps.client_context(app, node_id, head["node_config"])
+        context = apps.client_context(app, node_id, head["node_config"])
         if apps.inspect(fab).is_installed_app:
             from fltestbed.learning import client_app  # noqa: PLC0415  # torch, for the toolkit's own app alone
 
-            self._app = client_app.app
-            client_app.prepare(self._context)
-        else:
-            apps.install(app)
-            self._app = apps.load_client_app(app)
+            client_app.prepare(context)
+            return cls(client_app.app, context, compression)
+        apps.install(app)
+        return cls(apps.load_client_app(app), context, compression)
 
     def answer(self, message_buffer: SharedBuffer, length: int, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
         """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
@@ -49,10 +69,16 @@ class Worker:
         """
         message = decode(message_buffer.read(length)).inflate()[0]
         message_buffer.free()
+        return self.answer_message(message, wall_offset_s)
+
+    def answer_message(self, message: Message, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
+        """Answer a message that has been read; returns what `answer` does."""
         spans: list[Span] = []
         with listening(spans.append):
             called_ns = SYSTEM_CLOCK.raw_ns()
             try:
+                self._compression.restore(message)
+                called_ns = SYSTEM_CLOCK.raw_ns()
                 reply = self._app(message, self._context)
             except Exception as error:
                 log.exception("the ClientApp failed")
@@ -63,7 +89,7 @@ class Worker:
             phase = "evaluate" if message.metadata.message_type.startswith("evaluate") else "train"
             spans.append(Span(phase, called_ns, returned_ns, "the whole call of the ClientApp"))
         apps.set_creation_time(reply, message, SYSTEM_CLOCK.wall_ns() / 1e9 + wall_offset_s)
-        bundle = Bundle.of([reply])
+        bundle = Bundle.of(self._compression.compress([reply]))
         facts = {
             "message_id": message.metadata.message_id,
             "called_raw_ns": called_ns,

@@ -108,9 +108,7 @@ class Bundle:
             try:
                 (message,) = Bundle({}, ((proto, tree),), self.objects).inflate()
             except BundleError as error:
-                proto.ClearField("content")
-                proto.error.CopyFrom(error_to_proto(Error(ErrorCode.MESSAGE_UNAVAILABLE, str(error))))
-                message = message_from_proto(proto)
+                message = broken_reply(message_from_proto(proto), str(error))
             yield message
 
     @property
@@ -132,6 +130,14 @@ class Bundle:
             content = self.objects[identifier]
             yield _U64.pack(len(content))
             yield content
+
+
+def broken_reply(reply: Message, reason: str) -> Message:
+    """An error reply in the place of one that cannot be read."""
+    proto = message_to_proto(remove_content_from_message(reply))
+    proto.ClearField("content")
+    proto.error.CopyFrom(error_to_proto(Error(ErrorCode.MESSAGE_UNAVAILABLE, reason)))
+    return message_from_proto(proto)
 
 
 def _coalesce(pieces: Iterable[bytes]) -> Iterator[bytes]:

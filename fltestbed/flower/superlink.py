@@ -219,6 +219,14 @@ class Superlink:
             self._state.object_store.delete(proto.metadata.reply_to_message_id)
         self._state.delete_messages({proto.metadata.reply_to_message_id for proto, _ in bundle.messages})
 
+    def delete(self, message_ids: Iterable[str], run_id: int) -> None:
+        """Free messages that nobody waits for, with the replies that have come; Flower refuses one that comes later."""
+        ids = set(message_ids)
+        replies = self._state.get_message_res(set(ids), run_id) if ids else []  # Flower takes out of the set what it finds
+        for identifier in (*ids, *(reply.metadata.message_id for reply in replies)):
+            self._state.object_store.delete(identifier)
+        self._state.delete_messages(ids)
+
     def _objects(self, tree: ObjectTree) -> dict[str, bytes]:
         store = self._state.object_store
         return {identifier: store.get(identifier) or b"" for identifier in object_ids([tree])}

@@ -183,6 +183,10 @@ CLOCK_TABLE = Table(
 AGGREGATE_OVERLAP = "aggregate-overlap-s"
 """Metric of the toolkit's own in metrics.csv, from which `aggregate_overlap_s` of rounds.csv is derived."""
 
+UPLINK_COMPRESSION_ERROR = "uplink-compression-error"
+DOWNLINK_COMPRESSION_ERROR = "downlink-compression-error"
+"""Metrics of the toolkit's own in metrics.csv: what compression made of the numbers of a message."""
+
 METRICS_TABLE = Table(
     "metrics.csv",
     "Loss, accuracy and whatever else the apps report.",
@@ -193,7 +197,7 @@ METRICS_TABLE = Table(
         client name of the client; empty for a figure of the global model or an aggregate
         source server (evaluated or measured there), client (one client's own) or aggregate (weighted over clients)
         message_type train, evaluate or query for metrics that came with replies; empty for the server's evaluation
-        metric name of the metric as the app gave it; the toolkit's own is aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation
+        metric name of the metric as the app gave it; the toolkit's own are aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation; uplink-compression-error (client) and downlink-compression-error (server): norm of what quantisation changed over the norm of the quantised tensors, no row without compressed tensors
         value [float] its value
         raw_ns server's clock when the value was known
         time_s the same from the run's zero

@@ -1,8 +1,9 @@
 """The ServerApp's process: started early so that its imports are done, waits for its token, runs the app, ends.
 
 Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "buffers":
-[5, 6]}``. The token never stands in an argument, where every user of the host could read it; `streaming` is
-`strategy.streaming`; `buffers` are the descriptors of a `BufferPair` that this process has inherited.
+[5, 6], "compression": {...}, "deadline_s": 600.0}``. The token never stands in an argument, where every user of the host
+could read it; `streaming` is `strategy.streaming`; `buffers` are the descriptors of a `BufferPair` that this process has
+inherited; `compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.flower.compression import Compression
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
 from fltestbed.server.grid import BundleGrid, scalar_metrics
 from fltestbed.shared_buffer import BufferPair
@@ -27,7 +29,10 @@ def main(preload: str | None) -> int:
         return 0  # the server went away before the run began
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
-    grid = BundleGrid(go["address"], go["token"], task, run, BufferPair.inherit(go["buffers"]), SYSTEM_CLOCK)
+    grid = BundleGrid(
+        go["address"], go["token"], task, run, BufferPair.inherit(go["buffers"]), SYSTEM_CLOCK,
+        Compression.of(**go["compression"]), go["deadline_s"],
+    )  # fmt: skip
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
         grid.mark("step", name=name, round=round_, start_raw_ns=start_ns, end_raw_ns=end_ns)

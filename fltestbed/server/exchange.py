@@ -137,6 +137,19 @@ class Exchange:
             if self._node_of.get(message_id) not in online and message_id not in self._under_way
         ]
 
+    def give_up(self, message_ids: Collection[str], run_id: int) -> None:
+        """Nobody waits for replies to these messages any more: free them, and have Flower refuse what still comes."""
+        for message_id in message_ids:
+            node_id = self._node_of.pop(message_id, None)
+            if node_id is not None:
+                self.handed_out(node_id, message_id)
+                unconfirmed = self._unconfirmed.get(node_id)
+                if unconfirmed is not None and unconfirmed.messages[0][0].metadata.message_id == message_id:
+                    del self._unconfirmed[node_id]
+            self._complete.pop(message_id, None)
+            self._under_way.discard(message_id)
+        self._superlink.delete(message_ids, run_id)
+
     def forget(self, bundle: Bundle) -> None:
         """The ServerApp holds these replies: free them."""
         for message, _ in bundle.messages:

@@ -248,10 +248,11 @@ class HeldMark(_Facts):
 
 
 class GatheredMark(_Facts):
-    """The ServerApp waits no longer."""
+    """The ServerApp waits no longer; replies to the messages that it has given up are refused from now on."""
 
     kind: Literal["gathered"]
     raw_ns: Nanoseconds
+    given_up: tuple[MessageId, ...] = ()
 
     def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
         """Pass it on."""

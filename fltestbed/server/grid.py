@@ -7,6 +7,7 @@ stamps, so that marking costs no request.
 
 import http.client
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,10 +16,11 @@ from flwr.serverapp import Grid
 
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.bundle import Bundle, broken_reply, decode
+from fltestbed.flower.compression import OFF, Compression, CompressionError, relative_error
 from fltestbed.flower.folding import Fold
 from fltestbed.flower.serverapp import NodeInfo, Run, ServerAppTask
-from fltestbed.measure.schema import AGGREGATE_OVERLAP
+from fltestbed.measure.schema import AGGREGATE_OVERLAP, DOWNLINK_COMPRESSION_ERROR, UPLINK_COMPRESSION_ERROR
 from fltestbed.shared_buffer import BufferPair
 
 HOLD_S = 10.0
@@ -38,9 +40,16 @@ class BundleGrid(Grid):
     buffers : BufferPair
         Shared with the SuperLink's process, the parent of this one.
     clock : Clock
+    compression : Compression
+        Of messages to nodes, and what a reply's tensors may take when they are whole again.
+    deadline_s : float
+        Longest time that `send_and_receive` waits, whatever the app asks for.
     """
 
-    def __init__(self, address: str, token: str, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock) -> None:
+    def __init__(
+        self, address: str, token: str, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
+        compression: Compression = OFF, deadline_s: float = math.inf,
+    ) -> None:  # fmt: skip
         host, _, port = address.rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=HOLD_S + 60)
         self._token = token
@@ -48,6 +57,8 @@ class BundleGrid(Grid):
         self._run = run
         self._buffers = buffers
         self._clock = clock
+        self._compression = compression
+        self._deadline_s = deadline_s
         self._marks: list[dict[str, Any]] = []
         self._round = 0
         self._rounds: dict[str, tuple[int, str]] = {}
@@ -105,8 +116,10 @@ class BundleGrid(Grid):
         self._round = max(rounds)
         if not self._rounds:
             self._mark_model(messages[0])
+        packed = self._compression.compress(messages)
+        self._mark_error(packed[0], DOWNLINK_COMPRESSION_ERROR, round=self._round, source="server")
         prologue = {"rounds": rounds, "start_raw_ns": start_ns, "marks": self._take_marks()}
-        length = self._buffers.to_parent.write(Bundle.of(messages, prologue).encode())
+        length = self._buffers.to_parent.write(Bundle.of(packed, prologue).encode())
         answer = self._post("push", {"length": length})
         for message_id, message, round_ in zip(answer["message_ids"], messages, rounds, strict=True):
             if message_id is not None:
@@ -122,14 +135,15 @@ class BundleGrid(Grid):
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send messages and wait for their replies, or for `timeout` seconds."""
+        """Send messages and wait for their replies, for `timeout` seconds or the round's deadline; then give them up."""
         (to_fold, fold), self._to_fold = self._to_fold or (None, None), None
         if to_fold is not messages:
             fold = None
         waiting = {message_id for message_id in self.push_messages(messages) if message_id is not None}
         if not waiting:
             return []
-        end_ns = None if timeout is None else self._clock.raw_ns() + int(timeout * 1e9)
+        timeout = self._deadline_s if timeout is None else min(timeout, self._deadline_s)
+        end_ns = None if math.isinf(timeout) else self._clock.raw_ns() + int(timeout * 1e9)
         replies: list[Message] = []
         overlap_ns = 0
         while waiting:
@@ -145,7 +159,7 @@ class BundleGrid(Grid):
                     fold.take(reply)
                 overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
         self._waiting -= waiting
-        self.mark("gathered", raw_ns=self._clock.raw_ns())
+        self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
         if fold is not None:
             self._mark_overlap(overlap_ns)
         return replies
@@ -166,7 +180,8 @@ class BundleGrid(Grid):
         bundle = decode(self._buffers.to_child.read(length), verify=False)
         self._buffers.to_child.free()
         replies = []
-        for reply in bundle.inflate_replies():
+        for inflated in bundle.inflate_replies():
+            reply = self._restored(inflated)
             replies.append(reply)
             error = reply.error.reason if reply.has_error() else None
             held_ns = self._clock.raw_ns()
@@ -176,6 +191,27 @@ class BundleGrid(Grid):
             if error is None:
                 self._mark_metrics(reply, message_id, held_ns)
         return replies
+
+    def _restored(self, reply: Message) -> Message:
+        """The reply with its tensors whole; an error reply that says why where they cannot be."""
+        round_, _ = self._rounds.get(reply.metadata.reply_to_message_id, (self._round, ""))
+        try:
+            self._mark_error(
+                reply, UPLINK_COMPRESSION_ERROR, round=round_, source="client", node_id=reply.metadata.src_node_id
+            )
+            self._compression.restore(reply)
+        except CompressionError as error:
+            return broken_reply(reply, str(error))
+        return reply
+
+    def _mark_error(self, message: Message, metric: str, **facts: Any) -> None:
+        """Tell what compression made of a message's numbers."""
+        error = relative_error(message)
+        if error is not None:
+            self.mark(
+                "metrics", message_type=message.metadata.message_type, values={metric: error},
+                raw_ns=self._clock.raw_ns(), **facts,
+            )  # fmt: skip
 
     def _mark_metrics(self, reply: Message, message_id: str, raw_ns: int) -> None:
         round_, message_type = self._rounds.get(message_id, (self._round, reply.metadata.message_type))

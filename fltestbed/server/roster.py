@@ -71,6 +71,11 @@ class Roster:
         """Longest time that a request for work is held."""
         return self._experiment.server.hold_s
 
+    @property
+    def largest_message_bytes(self) -> int:
+        """What a client may announce for one reply."""
+        return self._experiment.server.largest_message_bytes
+
     def hello(self, node_id: int, facts: dict[str, Any]) -> dict[str, Any]:
         """What a client has to know before it can join; refuses one that cannot work with this server."""
         self._ours.add(node_id)
@@ -78,6 +83,7 @@ class Roster:
         if version != __version__:
             raise JoinRefused(f"the client runs fltestbed {version}, the server {__version__}; install the same on both")
         self._check_owner(node_id, str(facts.get("name")))
+        compression = self._experiment.compression
         return {
             "run_id": str(self.app.run_id),
             "fab_id": self.app.fab_id,
@@ -89,6 +95,8 @@ class Roster:
             "deadline_s": self._experiment.server.round_deadline_s,
             "congestion_control": self._experiment.congestion_control,
             "probes": self._experiment.probes.model_dump(mode="json"),
+            "compression": {"name": compression.uplink, "zstd_level": compression.zstd_level},
+            "largest_message_bytes": self._experiment.server.largest_message_bytes,
         }
 
     def join(self, node_id: int, facts: dict[str, Any]) -> Client:

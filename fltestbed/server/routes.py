@@ -27,7 +27,7 @@ from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, BundleError, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.facts import FactsError, LateFacts, read_facts, read_late_facts, read_marks
+from fltestbed.server.facts import FactsError, GatheredMark, LateFacts, read_facts, read_late_facts, read_marks
 from fltestbed.server.observer import Observer
 from fltestbed.server.protocol import SCOPE_KEY, Connection
 from fltestbed.server.roster import JoinRefused, Roster
@@ -164,7 +164,7 @@ class Routes:
             raise BundleError("the reply is to another node's message")
         if task is not None:
             self._log.uplink_started(task)
-        data = await _body(request, MAX_BUNDLE_BYTES)
+        data = await _body(request, self._roster.largest_message_bytes)
         end_ns = self._clock.raw_ns()
         bundle = await asyncio.to_thread(decode, data, verify=False)  # Flower's store checks what it takes in
         del data
@@ -270,6 +270,8 @@ class Routes:
     def _take_marks(self, prologue: dict[str, Any]) -> None:
         for mark in read_marks(prologue):
             mark.tell(self._log, self._roster)
+            if isinstance(mark, GatheredMark):
+                self._exchange.give_up(mark.given_up, self._roster.app.run_id)
 
 
 class _Downlink(Response):

@@ -100,6 +100,7 @@ class Session:
                 experiment_as_given=self.given,
                 seed=self.experiment.seed,
                 transport=self.experiment.transport,
+                compression=self.experiment.compression.summary,
                 link=self.link or {},
                 campaign=self.campaign,
                 paced=self.experiment.pacing is not None,
@@ -182,9 +183,15 @@ class Session:
                     )
                 progress.say(f"{roster.count()} clients are ready")
                 ticket = superlink.claim(app.run_id)
+                compression = experiment.compression
                 go = {
                     "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": ticket.token,
                     "streaming": experiment.strategy.streaming, "buffers": buffers.descriptors,
+                    "deadline_s": experiment.server.round_deadline_s,
+                    "compression": {
+                        "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
+                        "most_bytes": experiment.server.largest_message_bytes,
+                    },
                 }  # fmt: skip
                 error = await _run_app(process, roster, go)
                 exchange.finish()

@@ -1,0 +1,53 @@
+"""A plain Flower app with compressed tensors: neither strategy nor app notices, and the results tell."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.derive import derive
+from analysis.load import load_run
+from analysis.tables import summarise
+from tests.e2e.conftest import fltestbed, numpy_app, write_experiment
+
+PARAMETERS = 80_000
+
+
+@pytest.mark.parametrize("transport", ["bundle", "objects"])
+def test_an_app_runs_unchanged_with_compressed_tensors(tmp_path: Path, transport: str) -> None:
+    """int8 up and fp16 down: a quarter and a half of the bytes, an error norm for each message, float32 for the app (which
+    adds noise of the type that it gets), and a summary row that names the compression.
+    """
+    config = write_experiment(
+        tmp_path, clients=2, transport=transport, compression={"uplink": "int8", "downlink": "fp16", "zstd": True}
+    )
+    app = numpy_app(tmp_path, num_server_rounds=2, parameters=PARAMETERS)
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--runs", tmp_path, "--name", "small"
+    )
+    assert done.status == 0, done.out + done.err
+    run = derive(load_run(tmp_path / "small"))
+    assert set(run["phases"]["status"]) == {"ok"}
+    transfers = run["transfers"]
+    trained = run["phases"].query("phase == 'uplink' and message_type == 'train'")["message_id"]
+    moved = transfers[transfers["message_id"].isin(trained)].groupby("direction")["payload_bytes"].max()
+    assert PARAMETERS * 0.8 < moved["uplink"] < PARAMETERS * 1.1
+    assert PARAMETERS * 1.6 < moved["downlink"] < PARAMETERS * 2.2
+    metrics = run["metrics"].set_index("metric")["value"]
+    assert len(metrics["uplink-compression-error"]) == 2 * 2
+    # Noise of a standard deviation of 1 over +-4.3: a step of 8.6 / 255, an error of step / sqrt(12), over sqrt(1 + 1).
+    assert np.all(np.abs(metrics["uplink-compression-error"] - 0.01) < 0.004)
+    assert np.all(metrics["downlink-compression-error"].between(1e-5, 5e-4))
+    row = summarise([run]).runs[0]
+    assert row["compression"] == "up int8, down fp16, zstd 3"
+    assert row["uplink_compression_error"] == pytest.approx(metrics["uplink-compression-error"].mean())
+    assert json.loads((tmp_path / "small" / "manifest.json").read_text())["compression"] == row["compression"]
+
+
+def test_stock_supernodes_and_compression_exclude_each_other(tmp_path: Path) -> None:
+    """A SuperNode's app could not read what it gets: status 2 before anything starts."""
+    config = write_experiment(tmp_path, clients=2, compression={"downlink": "int8"})
+    done = fltestbed("run", config, "--link", "ethernet", "--supernodes", "1", "--runs", tmp_path)
+    assert done.status == 2
+    assert "--supernodes 1: a stock SuperNode does not understand compressed tensors (compression: up none" in done.err
