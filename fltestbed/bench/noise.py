@@ -18,6 +18,7 @@ from fltestbed.bench.models import SIZES, fresh_weights
 from fltestbed.clock import SYSTEM_CLOCK
 
 CLIENTS = 2
+CLIENT_APP = "fltestbed.bench.noise:client_app"
 
 _PYPROJECT = """\
 [project]
@@ -33,7 +34,7 @@ flwr-version-target = "1.41.0"
 
 [tool.flwr.app.components]
 serverapp = "fltestbed.bench.noise:server_app"
-clientapp = "fltestbed.bench.noise:client_app"
+clientapp = "{client_app}"
 
 [tool.flwr.app.config]
 """
@@ -42,12 +43,14 @@ client_app = ClientApp()
 server_app = ServerApp()
 
 
-def write_app(folder: Path, *, size: str, rounds: int, stamps: Path) -> Path:
+def write_app(
+    folder: Path, *, size: str, rounds: int, stamps: Path, clients: int = CLIENTS, client_app: str = CLIENT_APP
+) -> Path:
     """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON."""
     folder.mkdir()
-    config = {"size": size, "rounds": rounds, "stamps": str(stamps)}
+    config = {"size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
-    (folder / "pyproject.toml").write_text(_PYPROJECT + "".join(lines))
+    (folder / "pyproject.toml").write_text(_PYPROJECT.format(client_app=client_app) + "".join(lines))
     return folder
 
 
@@ -76,7 +79,8 @@ class _StampedFedAvg(FedAvg):
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds and write their starts."""
     config = context.run_config
-    strategy = _StampedFedAvg(fraction_evaluate=0.0, min_train_nodes=CLIENTS, min_available_nodes=CLIENTS)
+    clients = int(config["clients"])
+    strategy = _StampedFedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
     model = ArrayRecord(fresh_weights(SIZES[str(config["size"])].shapes))
     strategy.start(grid, model, num_rounds=int(config["rounds"]))
     Path(str(config["stamps"])).write_text(json.dumps(strategy.starts_ns))

@@ -104,6 +104,10 @@ class Processes:
                 argv, stdin=subprocess.DEVNULL, stdout=log_file, stderr=subprocess.STDOUT, env=environment
             )
 
+    def pid(self, name: str) -> int:
+        """Identifier of a process."""
+        return self._processes[name].pid
+
     def wait_listening(self, host: Host, address: str, port: int) -> None:
         """Wait until something listens there.
 
@@ -119,6 +123,21 @@ class Processes:
                 raise TestbedError(f"nobody listens on {address}:{port} after {REACH_TIMEOUT_S:g} s{self._tails()}")
             time.sleep(POLL_S)
 
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until something is so.
+
+        Raises
+        ------
+        TestbedError
+            A process failed meanwhile, or it took longer than `timeout_s`; what they said last is in the message.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self._check()
+            if time.monotonic() >= deadline:
+                raise TestbedError(f"not done after {timeout_s:g} s{self._tails()}")
+            time.sleep(POLL_S)
+
     def wait(self, names: Sequence[str], timeout_s: float) -> None:
         """Wait until those have ended well.
 
@@ -127,12 +146,7 @@ class Processes:
         TestbedError
             One of all processes failed, or they took longer than `timeout_s`; what it said last is in the message.
         """
-        deadline = time.monotonic() + timeout_s
-        while any(self._processes[name].poll() is None for name in names):
-            self._check()
-            if time.monotonic() >= deadline:
-                raise TestbedError(f"not done after {timeout_s:g} s{self._tails()}")
-            time.sleep(POLL_S)
+        self.wait_until(lambda: all(self._processes[name].poll() is not None for name in names), timeout_s)
         self._check()
 
     def _check(self) -> None:

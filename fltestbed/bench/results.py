@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from fltestbed.errors import ConfigError
 
@@ -119,7 +119,18 @@ class Report:
         return asdict(self) | {"bars": bars, "holds": self.holds}
 
 
-def write_json(report: Report, path: Path) -> None:
+class Findings(Protocol):
+    """What any benchmark reports."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether all bars hold."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+
+
+def write_json(report: Findings, path: Path) -> None:
     """Write a report.
 
     Raises

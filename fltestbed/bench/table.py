@@ -12,7 +12,7 @@ def render(report: Report, console: Console) -> None:
         console.print(line, style="dim", markup=False, highlight=False)
     for setting in report.settings:
         _render_setting(setting, console)
-    _render_bars(report.bars, console)
+    render_bars(report.bars, console)
     verdict = "all bars hold" if report.holds else "NOT all bars hold"
     console.print(verdict, markup=False, style="green" if report.holds else "red")
 
@@ -34,8 +34,9 @@ def _render_setting(setting: Setting, console: Console) -> None:
         console.print(f"  its connections idle {idle}", style="dim", markup=False, highlight=False)
 
 
-def _render_bars(bars: tuple[Bar, ...], console: Console) -> None:
-    table = Table("ratio of medians", "link", "model", "figure", "bar", "", title="bars", title_justify="left")
+def render_bars(bars: tuple[Bar, ...], console: Console) -> None:
+    """Print figures beside their bars."""
+    table = Table("what", "link", "model", "figure", "bar", "", title="bars", title_justify="left")
     for bar in bars:
         limit = "none, shown" if bar.most is None else f"<= {bar.most:.2f}"
         verdict = "" if bar.most is None else "holds" if bar.holds else "missed"

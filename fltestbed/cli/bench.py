@@ -1,8 +1,8 @@
 """`fltestbed bench`."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -10,11 +10,18 @@ from rich.console import Console
 from fltestbed.errors import ConfigError
 from fltestbed.links import ensure_privilege
 
-BENCHMARKS = ("round", "analysis")
+if TYPE_CHECKING:
+    from fltestbed.bench.results import Findings
+
+F = TypeVar("F", bound="Findings")
+
+SCALE_ROUNDS = 4
+MOST_CLIENTS = 250
+BENCHMARKS = ("round", "scale", "memory", "analysis")
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: round, analysis (which has no options but --json).")],
+    name: Annotated[str, typer.Argument(help="What to measure: round, scale, memory or analysis.")],
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")] = None,
     links: Annotated[
         str, typer.Option(help="Links, with commas: loopback, 5g, wifi, ethernet, or TOML files.")
@@ -25,23 +32,32 @@ def bench(
     contenders: Annotated[
         str, typer.Option(help="Who takes part, with commas, of bundle, grpc, raw, objects and stock; bundle always does.")
     ] = "bundle,grpc,raw,objects,stock",
-    rounds: Annotated[int | None, typer.Option(min=1, help="Counted rounds of a start; a default for each model.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Counted rounds of a start; a default for each model, 4 for scale.")
+    ] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="How often each contender is started, in turns.")] = 3,
     backend: Annotated[str, typer.Option(help="How links are emulated: auto, netem, wirefilter or tbf.")] = "auto",
+    clients: Annotated[str, typer.Option(help="Of scale: numbers of clients, with commas, ascending.")] = "10,30,100",
 ) -> None:
     """Measure the toolkit itself; each figure is printed beside its bar, and the status is 1 when one is missed.
+
+    round: a round's time, beside what else moves the same model. scale: how time and the server's memory grow with the
+    number of clients. memory: what a client takes on its host. The options are those of round, unless they say otherwise.
 
     Example: fltestbed bench round --links loopback,5g --contenders bundle,grpc,raw --json round.json
     """
     from fltestbed.bench.contenders import CONTENDERS  # noqa: PLC0415  # Flower takes a second to import
     from fltestbed.bench.models import SIZES  # noqa: PLC0415
     from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
-    from fltestbed.bench.results import write_json  # noqa: PLC0415
     from fltestbed.bench.round import Plan, measure  # noqa: PLC0415
     from fltestbed.bench.table import render  # noqa: PLC0415
     from fltestbed.links import load_link  # noqa: PLC0415
 
     _choose("NAME", name, BENCHMARKS)
+    if name == "scale":
+        _scale(clients, sizes, rounds, json)
+    if name == "memory":
+        _memory(json)
     if name == "analysis":
         _bench_analysis(json)
     chosen_sizes = ["small", "large"] if sizes == "all" else _choose("--sizes", sizes, SIZES)
@@ -56,7 +72,35 @@ def bench(
     plan = Plan(
         chosen_links, [SIZES[size] for size in chosen_sizes], sorted(chosen_contenders), repetitions, rounds, backend
     )
-    report = measure(plan)
+    _finish(measure(plan), render, json)
+
+
+def _scale(clients: str, sizes: str, rounds: int | None, json: Path | None) -> NoReturn:
+    from fltestbed.bench.models import SIZES  # noqa: PLC0415
+    from fltestbed.bench.scale import Plan, measure  # noqa: PLC0415
+    from fltestbed.bench.scale_report import render  # noqa: PLC0415
+
+    numbers = [int(word) for word in clients.split(",") if word.isdecimal()]
+    if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= MOST_CLIENTS:
+        raise ConfigError(f"--clients {clients}: give numbers from 1 to {MOST_CLIENTS}, ascending, with commas")
+    size, *others = _choose("--sizes", sizes, SIZES)
+    if others:
+        raise ConfigError(f"--sizes {sizes}: scale takes one size")
+    ensure_privilege()
+    _finish(measure(Plan(numbers, SIZES[size], rounds or SCALE_ROUNDS)), render, json)
+
+
+def _memory(json: Path | None) -> NoReturn:
+    from fltestbed.bench.memory import measure, render  # noqa: PLC0415
+
+    ensure_privilege()
+    _finish(measure(), render, json)
+
+
+def _finish(report: F, render: Callable[[F, Console], None], json: Path | None) -> NoReturn:
+    """Print a report, write it, and end with the status that its bars give."""
+    from fltestbed.bench.results import write_json  # noqa: PLC0415
+
     render(report, Console(width=None if Console().is_terminal else 120))
     if json is not None:
         write_json(report, json)

@@ -51,7 +51,7 @@ def assert_printed(bars: tuple[Bar, ...], out: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "speed"}, "NAME speed: speed is not known; choose of round"),
+        ({"name": "speed"}, "NAME speed: speed is not known; choose of round, scale, memory"),
         ({"sizes": "small,huge"}, "--sizes small,huge: huge is not known; choose of tiny, small, large"),
         ({"contenders": "bundle,http"}, "--contenders bundle,http: http is not known"),
         ({"links": "loopback,6g"}, "6g: neither a file nor a shipped name"),

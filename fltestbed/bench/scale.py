@@ -1,0 +1,169 @@
+"""`fltestbed bench scale`: how a round and the server's memory grow with the number of clients.
+
+A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), ten in a process whatever their number.
+Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100 clients at 2.9
+MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the SuperLink's
+memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
+"""
+
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from fltestbed.bench.contenders import PORT, START_ALLOWANCE_S, UNCOUNTED_ROUNDS, periods_s
+from fltestbed.bench.footprint import Watch, watching
+from fltestbed.bench.light import CLIENT_APP, Order
+from fltestbed.bench.models import SIZES, Size
+from fltestbed.bench.noise import write_app
+from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
+from fltestbed.bench.results import SCHEMA_VERSION, Bar, Spread
+from fltestbed.bench.scale_report import Costs, Load, ScaleReport
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.config import read_json
+from fltestbed.errors import TestbedError
+from fltestbed.measure.host import describe_host, package_versions
+
+CLIENTS_OF_A_PROCESS = 10
+SERVER, SERVER_APP = "superlink", "serverapp"
+ROUND_TIMEOUT_S = 60.0
+
+MOST_ROUND_S = {("small", 100): 6.0}
+MOST_OF_APP = 1.2
+MOST_OF_WAITING = 3.0
+"""A message is held twice while it is taken in, as the body that came and as Flower's objects; half as much again for what
+the allocator keeps of memory that was freed in pieces."""
+
+ABOUT = (
+    f"light clients without torch: the update is the model plus noise; {CLIENTS_OF_A_PROCESS} clients share a process "
+    "(interpreter, imports and their lock); each has its own node, key, connection, heartbeat and thread",
+    "server: the real command, SuperLink and ServerApp in two processes; all on this machine, plain loopback",
+    "round: from the start of configuring it to that of the next; the first and the last are not counted",
+    "peak memory: VmHWM; idle: resident as the first round begins; waiting: most bytes of messages at once in the SuperLink",
+)
+
+log = logging.getLogger("fltestbed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes
+    ----------
+    clients : sequence of int
+        Numbers of clients, ascending.
+    size : Size
+        The model whose growth is judged.
+    rounds : int
+        Counted rounds of one number of clients.
+    """
+
+    clients: Sequence[int]
+    size: Size
+    rounds: int
+
+
+def measure(plan: Plan) -> ScaleReport:
+    """Run the benchmark; nothing is left running.
+
+    The largest number of clients also moves the tiny model, which separates the cost of a client from that of its bytes.
+
+    Raises
+    ------
+    TestbedError
+        The server or a client failed.
+    """
+    loads = tuple(_measure_load(plan.size, clients, plan.rounds) for clients in plan.clients)
+    tiny = _measure_load(SIZES["tiny"], plan.clients[-1], plan.rounds)
+    return ScaleReport(
+        "scale", SCHEMA_VERSION, ABOUT, describe_host(SYSTEM_CLOCK), package_versions(), (*loads, tiny),
+        Costs.fit((*loads, tiny)), tuple(judge(loads)),
+    )  # fmt: skip
+
+
+def judge(loads: Sequence[Load]) -> list[Bar]:
+    """The bars of one model, by number of clients ascending."""
+    size = loads[-1].size
+    bars = [
+        Bar(f"round, {load.clients} clients, s", LOOPBACK, size, load.round.median_s, MOST_ROUND_S.get((size, load.clients)))
+        for load in loads
+    ]
+    for fewer, more in pairwise(loads):
+        bars.append(Bar(
+            f"round: {more.clients} / {fewer.clients} clients", LOOPBACK, size,
+            more.round.median_s / fewer.round.median_s, more.clients / fewer.clients,
+        ))  # fmt: skip
+    first, last = loads[0], loads[-1]
+    if first is not last:
+        name = f"{last.clients} / {first.clients} clients"
+        ratio = last.round.median_s / first.round.median_s
+        if len(loads) > 2:
+            bars.append(Bar(f"round: {name}", LOOPBACK, size, ratio, last.clients / first.clients))
+        bars.append(Bar(f"ServerApp peak: {name}", LOOPBACK, size, last.app_peak_bytes / first.app_peak_bytes, MOST_OF_APP))
+        grown, waits = (
+            getattr(last, figure) - getattr(first, figure) for figure in ("superlink_peak_bytes", "waiting_bytes")
+        )
+        bars.append(Bar(f"SuperLink peak / waiting, more of: {name}", LOOPBACK, size, grown / waits, MOST_OF_WAITING))
+    return bars
+
+
+def _measure_load(size: Size, clients: int, rounds: int) -> Load:
+    log.info("%s clients, %s model", clients, size.name)
+    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, place(LOOPBACK, 1) as here:
+        return _run(here, Path(folder), size, clients, rounds)
+
+
+def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Load:
+    all_rounds, stamps, config = rounds + UNCOUNTED_ROUNDS, folder / "stamps.json", folder / "bench.toml"
+    timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
+    config.write_text(
+        f'name = "bench"\nclients = {clients}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
+        f"[server]\nport = {PORT}\nround-deadline-s = {timeout_s}\n[probes]\nsystem = false\n"
+    )
+    app = write_app(folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, client_app=CLIENT_APP)
+    (folder / "logs").mkdir()
+    processes = Processes(folder / "logs")
+    command = ["server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
+    processes.start(here.server, "server", [sys.executable, "-m", "fltestbed", *command])
+    names = ["server"]
+    for first in range(0, clients, CLIENTS_OF_A_PROCESS):
+        order = Order(
+            f"{here.server.address}:{PORT}", here.server.interface, LOOPBACK, first,
+            min(CLIENTS_OF_A_PROCESS, clients - first), str(folder / "state"),
+        )  # fmt: skip
+        names.append(f"clients-{first}")
+        processes.start(here.clients[0], names[-1], [sys.executable, "-m", "fltestbed.bench.light", order.to_json()])
+    watch = Watch(SYSTEM_CLOCK, with_sharing=False)
+    watch.add(SERVER, processes.pid("server"))
+    processes.wait_until(
+        lambda: watch.add_child(SERVER_APP, processes.pid("server"), "fltestbed.server.app_process"), START_ALLOWANCE_S
+    )
+    for name in names[1:]:
+        watch.add(name, processes.pid(name))
+    with watching(watch):
+        processes.wait(names, timeout_s)
+    from fltestbed.bench.waiting import read_waiting  # noqa: PLC0415  # pandas, where there is something to read
+
+    starts_ns = read_json(stamps)
+    waiting = read_waiting(folder / "run", all_rounds)
+    seconds = Spread.of([periods_s(starts_ns)])
+    if seconds is None:
+        raise TestbedError(f"{clients} clients, {size.name} model: the run ended without a counted round")
+    counted = rounds * clients
+    cpu_ms = {
+        what: 1e3 * sum(watch.footprints[name].cpu_between(starts_ns[1], starts_ns[-1]) for name in those) / counted
+        for what, those in {SERVER: [SERVER], SERVER_APP: [SERVER_APP], "client": names[1:]}.items()
+    }
+    superlink, serverapp = watch.footprints[SERVER], watch.footprints[SERVER_APP]
+    return Load(
+        size=size.name, model_bytes=size.model_bytes, clients=clients, round=seconds,
+        phases_s={phase: median(values) for phase, values in waiting.phase_s.items() if values},
+        cpu_ms=cpu_ms, message_bytes=waiting.message_bytes, waiting_bytes=waiting.most_bytes,
+        superlink_idle_bytes=superlink.resident_at(starts_ns[0]), superlink_peak_bytes=superlink.peak_bytes,
+        app_idle_bytes=serverapp.resident_at(starts_ns[0]), app_peak_bytes=serverapp.peak_bytes,
+    )  # fmt: skip
