@@ -35,7 +35,12 @@ def derive(run: Run) -> Run:
         mapping = mappings.get(host)
         if mapping is None and host != "server":
             warnings.append(f"{host}: no clock samples; its phases stay where the mapping known while recording put them")
-        elif mapping is not None and mapping.contradiction_ns > 0:
+        elif mapping is not None and mapping.left_out:
+            warnings.append(
+                f"{host}: {mapping.left_out} of {mapping.left_out + mapping.samples} clock samples contradict the others "
+                "and were left out"
+            )
+        if mapping is not None and mapping.contradiction_ns > 0:
             warnings.append(
                 f"{host}: clock samples contradict each other by {mapping.contradiction_ns / 1e6:.3f} ms: its clock "
                 f"drifts more than is believed, or a stamp is wrong; do not trust its downlink and uplink"

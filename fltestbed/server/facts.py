@@ -21,6 +21,7 @@ Name = Annotated[str, Field(max_length=64)]
 Names = Annotated[tuple[Name, ...], Field(max_length=16)]
 Figure = Annotated[float, Field(gt=-1e12, lt=1e12, allow_inf_nan=False)]
 MessageId = Annotated[str, Field(max_length=80)]
+Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
 
 
 M = TypeVar("M", bound="_Facts")
@@ -86,6 +87,8 @@ class _LateReply(_Reply):
 
 class _Sample(_Facts):
     exchange: Literal["clock", "pull", "push"]
+    interface: Interface | None = None
+    """None is the client's link."""
     stamps: tuple[Nanoseconds, Nanoseconds, Nanoseconds, Nanoseconds]
 
 
@@ -182,7 +185,7 @@ class LateFacts:
         self.system = late.system
         self.radio = late.radio
         self.probes = {name: probe.model_dump(mode="json", exclude_none=True) for name, probe in late.probes.items()}
-        self.clock_samples = [(ClockSample(*sample.stamps), sample.exchange) for sample in late.clock_samples]
+        self.clock_samples = [(ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in late.clock_samples]
 
 
 def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts:

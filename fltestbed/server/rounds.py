@@ -4,12 +4,15 @@
 of its ends are known. Definitions of the phases stand in `fltestbed.measure.schema`.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample, Estimate
+from fltestbed.measure.mapping import ClockMapping, ClockSample, Estimate
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
+
+log = logging.getLogger("fltestbed")
 
 
 class RoundLog:
@@ -144,24 +147,36 @@ class RoundLog:
         """The last byte was handed to the kernel; the client's own stamp says when it arrived."""
         task.state = self.stage = self.compute_phase(task)
 
-    def clock_sample(self, client: Client, sample: ClockSample, exchange: str) -> None:
-        """Four stamps of an exchange with a client."""
+    def clock_sample(self, client: Client, sample: ClockSample, exchange: str, interface: str | None = None) -> None:
+        """Four stamps of an exchange with a client, over its link unless another interface is named."""
+        interface = interface or client.interface
         if not sample.is_plausible:
+            self.doubt(client, "four stamps of an exchange are in an order that no clocks give")
             return
         self._recorder.write("clock_samples.csv", {
-            "client": client.name, "interface": client.interface, "exchange": exchange,
+            "client": client.name, "interface": interface, "exchange": exchange,
             "client_send_raw_ns": sample.client_send_raw_ns,
             "server_receive_raw_ns": sample.server_receive_raw_ns,
             "server_send_raw_ns": sample.server_send_raw_ns,
             "client_receive_raw_ns": sample.client_receive_raw_ns,
             "offset_ns": sample.offset_ns, "half_width_ns": sample.half_width_ns,
         })  # fmt: skip
-        if client.mapping.add(sample):
+        if client.mapping.contradicts(sample):
+            self.doubt(client, "an exchange contradicts those before it by more than clocks drift")
+        client.mapping.add(sample)
+        path = client.paths.setdefault(interface, ClockMapping())
+        if path.add(sample) and (estimate := path.at(sample.client_receive_raw_ns)) is not None:
             self._recorder.write("clock.csv", {
-                "client": client.name, "interface": client.interface, "client_raw_ns": sample.client_receive_raw_ns,
-                "offset_ns": sample.offset_ns, "drift_ppm": 0.0, "half_width_ns": sample.half_width_ns,
-                "drift_bound_ppm": DRIFT_BOUND_PPM,
+                "client": client.name, "interface": interface, "client_raw_ns": sample.client_receive_raw_ns,
+                **vars(estimate),
             })  # fmt: skip
+
+    @staticmethod
+    def doubt(client: Client, reason: str) -> None:
+        """Say, once a client, that something it says of its clock cannot be true."""
+        if not client.is_doubted:
+            client.is_doubted = True
+            log.warning("%s: %s; such stamps are left out, and the run goes on", client.name, reason)
 
     def uplink_started(self, task: Task) -> None:
         """A reply begins to arrive."""

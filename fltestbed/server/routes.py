@@ -197,8 +197,8 @@ class Routes:
         return JSONResponse({})
 
     def _take_late(self, client: Client, late: LateFacts) -> None:
-        for sample, exchange in late.clock_samples:
-            self._log.clock_sample(client, sample, exchange)
+        for sample, exchange, interface in late.clock_samples:
+            self._log.clock_sample(client, sample, exchange, interface)
         for message_id, reply in late.replies.items():
             self._observer.told(client, message_id, reply)
         for transfer in late.transfers:

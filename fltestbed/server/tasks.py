@@ -18,6 +18,11 @@ class Client:
     is_ours: bool = True
     """False for a stock SuperNode, of which only the server's side is seen."""
     mapping: ClockMapping = field(default_factory=ClockMapping)
+    """From the exchanges over all its interfaces: a bound holds whatever the path."""
+    paths: dict[str, ClockMapping] = field(default_factory=dict)
+    """The same from the exchanges over one interface alone, by its name: their difference is the asymmetry of a path."""
+    is_doubted: bool = False
+    """Whether it has been said that some of its stamps cannot be true."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.mapping import fit
+from analysis.mapping import _least_slope, fit
 
 STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
 MS = 1_000_000
@@ -81,10 +81,55 @@ def test_truth_is_inside_the_bound_whatever_the_asymmetry(seed: int) -> None:
 
 
 def test_clocks_that_drift_too_much_contradict_the_bound() -> None:
-    """A client whose clock jumps by a second is noticed."""
-    mapping = fit(samples((0, 10, 10, 20), (1000, 1010 - 1_000 * MS, 1010 - 1_000 * MS, 1020)))
+    """A clock that loses 1 ms within a second, ten times the bound, is noticed where every sample meets its neighbour."""
+    at = np.arange(0, 4_000 * MS, 10 * MS)
+    rows = np.stack([at, at - at // 1000 + 50_000, at - at // 1000 + 50_000, at + 100_000], axis=1)
+    mapping = fit(pd.DataFrame(rows, columns=STAMPS, dtype="Int64"))
     assert mapping is not None
-    assert mapping.contradiction_ns == pytest.approx(1_000 * MS, rel=1e-3)
+    assert mapping.contradiction_ns > 0 or mapping.left_out > 0
+
+
+def test_samples_that_most_others_contradict_are_left_out_and_counted() -> None:
+    """Three exchanges say 1000 ns, one says a second: three are used."""
+    lie = (4000, 5000 + 1_000 * MS, 5000 + 1_000 * MS, 4010)
+    mapping = fit(samples((0, 1005, 1005, 10), lie, (2000, 3005, 3005, 2010), (6000, 7005, 7005, 6010)))
+    assert mapping is not None
+    assert (mapping.samples, mapping.left_out, mapping.contradiction_ns) == (3, 1, 0)
+    assert mapping.offset(np.array([4000]))[0].tolist() == [1000]
+
+
+def test_drift_is_the_slopes_between_bounds() -> None:
+    """By hand: 10 us of round trip, 20 ppm, 1 s apart. From the lower bound at 10 us, -5 us, to the upper at 1 s, 25 us:
+    30 us in 0.99999 s; from the upper at 0, 5 us, to the lower at 1.00001 s, 15 us: 10 us. And 10 ppm of wander each.
+    """
+    mapping = fit(samples((0, 5_000, 5_000, 10_000), (1_000 * MS, 1_000 * MS + 25_000, 1_000 * MS + 25_000, 1_000 * MS + 10_000)))
+    assert mapping is not None
+    assert mapping.fastest_ppm == pytest.approx(30 / 0.99999 + 10)
+    assert mapping.slowest_ppm == pytest.approx(10 / 1.00001 - 10)
+
+
+def test_a_steady_drift_narrows_what_lies_ahead() -> None:
+    """After 100 s of quiet exchanges the half-width grows by the wander bound, 10 ppm, and not by 100 ppm."""
+    at = np.arange(0, 100_000 * MS, 1_000 * MS)
+    server = at + at // 50_000  # 20 ppm
+    rows = np.stack([at, server + 50_000, server + 50_000, at + 100_000], axis=1)
+    mapping = fit(pd.DataFrame(rows, columns=STAMPS, dtype="Int64"))
+    assert mapping is not None
+    assert mapping.slowest_ppm < 20 < mapping.fastest_ppm
+    assert mapping.fastest_ppm - mapping.slowest_ppm < 2 * 10 + 2.1  # 0.1 ms of round trip over 99 s, twice
+    ahead = np.array([99_000 * MS, 199_000 * MS])
+    offset, half_width = mapping.offset(ahead)
+    assert abs(offset[1] - ahead[1] // 50_000) <= half_width[1] < 50_000 + 100_000_000_000 * 11.05e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_least_slope_is_that_of_all_pairs(seed: int) -> None:
+    """The quick search finds what trying every pair finds."""
+    random = np.random.default_rng(seed)
+    start, end = random.uniform(0, 1e9, 60), random.uniform(0, 1e9, 60)
+    low, high = random.uniform(-1e6, 0, 60), random.uniform(0, 1e6, 60)
+    pairs = (high[None, :] - low[:, None]) / np.where(end[None, :] > start[:, None], end[None, :] - start[:, None], np.nan)
+    assert _least_slope(start, low, end, high, 1.0) == pytest.approx(float(np.nanmin(pairs)))
 
 
 def test_impossible_and_incomplete_stamps_are_left_out() -> None:

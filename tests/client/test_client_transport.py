@@ -231,7 +231,7 @@ def test_late_stamps_are_what_the_server_reads(serve: Serve, connect: Connect) -
     late.downlink("m", reply)
     late.uplink("m", reply, "cubic")
     facts = read_late_facts(late.take())
-    ((sample, _),) = facts.clock_samples
+    ((sample, _, _),) = facts.clock_samples
     assert (sample.client_send_raw_ns, sample.client_receive_raw_ns) == (reply.send_ns, reply.first_ns)
     assert (sample.server_receive_raw_ns, sample.server_send_raw_ns) == (70, 71)
     down, up = facts.transfers

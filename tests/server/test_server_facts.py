@@ -121,7 +121,8 @@ def test_late_facts_are_optional() -> None:
 def test_late_facts_are_taken_as_they_are() -> None:
     """Four stamps in their order with the kind of exchange, and the client's part of a transfer."""
     late = read_late_facts({"transfers": [TRANSFER], "clock_samples": [{"exchange": "pull", "stamps": [1, 2, 3, 4]}]})
-    ((sample, exchange),) = late.clock_samples
+    ((sample, exchange, interface),) = late.clock_samples
+    assert interface is None
     assert (sample.client_send_raw_ns, sample.client_receive_raw_ns, exchange) == (1, 4, "pull")
     (transfer,) = late.transfers
     assert transfer.tcp is not None

@@ -121,14 +121,14 @@ def test_raw_stamps_are_of_the_host_that_took_them(round_: Round) -> None:
 
 
 def test_only_what_spans_two_hosts_is_uncertain_in_length(round_: Round) -> None:
-    """B's transfers: 50 ns and 2 of drift, nothing in what one clock saw; B's own phases are placed to as much."""
+    """B's transfers: 50 ns and 1 of drift, nothing in what one clock saw; B's own phases are placed to as much."""
     round_.answer_b()
     uncertainties = {
         row["phase"]: (row["duration_uncertainty_s"], row["placement_uncertainty_s"])
         for row in round_.rows.phases("pi-b")
     }  # fmt: skip
-    assert uncertainties["downlink"] == uncertainties["uplink"] == (52e-9, 52e-9)
-    assert uncertainties["train"] == (0, 52e-9)
+    assert uncertainties["downlink"] == uncertainties["uplink"] == (51e-9, 51e-9)
+    assert uncertainties["train"] == (0, 51e-9)
     assert uncertainties["queue"] == (0, 0)
 
 
