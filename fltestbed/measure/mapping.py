@@ -17,11 +17,18 @@ delays but that none is negative.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 DRIFT_BOUND_PPM = 100.0
 """Two oscillators of ±50 ppm, what the crystals of PCs and Raspberry Pis are specified to."""
+
+_DRIFT = DRIFT_BOUND_PPM / 1e6
 
 WANDER_BOUND_PPM = 10.0
 """How far the drift may stray from its mean during a run: an assumption. A crystal follows its temperature, and on a Pi that
@@ -90,21 +97,59 @@ class Estimate:
     drift_bound_ppm: float = DRIFT_BOUND_PPM
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """The offset is at most, or at least, `offset_ns` when the client's clock shows `at_ns`."""
+class _Bounds:
+    """What the offset is at most, or at least, at moments of the client's clock.
 
-    at_ns: int
-    offset_ns: int
+    Differences of stamps are integers, so no size of a stamp costs precision; NumPy, because the event loop that stamps
+    exchanges does this as well.
+    """
+
+    def __init__(self) -> None:
+        self._rows = np.empty((MOST_BOUNDS + 1, 2), dtype=np.int64)
+        self.count = 0
+
+    @property
+    def at(self) -> _Ints:
+        """Moments."""
+        return self._rows[: self.count, 0]
+
+    @property
+    def offsets(self) -> _Ints:
+        """The bounds there."""
+        return self._rows[: self.count, 1]
+
+    def insert(self, at_ns: int, offset_ns: int) -> None:
+        """Add one; when there are too many, every second of the older half goes."""
+        self._rows[self.count] = at_ns, offset_ns
+        self.count += 1
+        if self.count > MOST_BOUNDS:
+            half = MOST_BOUNDS // 2
+            kept = np.concatenate([self._rows[:half:2], self._rows[half : self.count]])
+            self.count = len(kept)
+            self._rows[: self.count] = kept
+
+    def least(self, moment_ns: int, slowest: float, fastest: float) -> int:
+        """The smallest of them as upper bounds, each moved to a moment."""
+        distance = moment_ns - self.at
+        return int((self.offsets + _moved(distance, np.where(distance >= 0, fastest, slowest))).min())
+
+    def most(self, moment_ns: int, slowest: float, fastest: float) -> int:
+        """The largest of them as lower bounds, each moved to a moment."""
+        distance = moment_ns - self.at
+        return int((self.offsets - _moved(distance, np.where(distance >= 0, -slowest, -fastest))).max())
+
+    def slopes(self, at_ns: int, offset_ns: int) -> tuple[_Floats, _Floats]:
+        """Slopes from those that are earlier to a bound, and from it to those that are later."""
+        distance = at_ns - self.at
+        earlier, later = distance > 0, distance < 0
+        rise = (offset_ns - self.offsets).astype(np.float64)
+        return rise[earlier] / distance[earlier], rise[later] / distance[later]
 
 
 class ClockMapping:
     """Everything that the samples so far allow."""
 
     def __init__(self) -> None:
-        self._upper: list[_Bound] = []
-        self._lower: list[_Bound] = []
-        self._strangers: list[ClockSample] = []
         self._forget()
 
     def add(self, sample: ClockSample) -> bool:
@@ -123,93 +168,59 @@ class ClockMapping:
         before = self.at(sample.client_receive_raw_ns)
         upper, lower = _bounds(sample)
         self._narrow_drift(upper, lower)
-        _insert(self._upper, upper)
-        _insert(self._lower, lower)
+        self._upper.insert(*upper)
+        self._lower.insert(*lower)
         after = self.at(sample.client_receive_raw_ns)
         return before is None or (after is not None and after.half_width_ns < before.half_width_ns)
 
     def contradicts(self, sample: ClockSample) -> bool:
         """Whether a sample cannot be true if those before it are, with any drift within `DRIFT_BOUND_PPM`."""
+        if not self._upper.count:
+            return False
         upper, lower = _bounds(sample)
-        return any(
-            upper.offset_ns < other.offset_ns - _grown(abs(upper.at_ns - other.at_ns), DRIFT_BOUND_PPM)
-            for other in self._lower
-        ) or any(
-            lower.offset_ns > other.offset_ns + _grown(abs(lower.at_ns - other.at_ns), DRIFT_BOUND_PPM)
-            for other in self._upper
+        return upper[1] < self._lower.most(upper[0], -_DRIFT, _DRIFT) or lower[1] > self._upper.least(
+            lower[0], -_DRIFT, _DRIFT
         )
 
     def at(self, client_raw_ns: int) -> Estimate | None:
         """Estimate for a stamp of the client; None before the first sample."""
-        if not self._upper:
+        if not self._upper.count:
             return None
-        highest, lowest = self._highest(client_raw_ns), self._lowest(client_raw_ns)
+        highest = self._upper.least(client_raw_ns, self._slowest, self._fastest)
+        lowest = self._lower.most(client_raw_ns, self._slowest, self._fastest)
         return Estimate(
             (highest + lowest) // 2,
             -(-abs(highest - lowest) // 2),
-            (self._fastest_ppm + self._slowest_ppm) / 2,
-            (self._fastest_ppm - self._slowest_ppm) / 2,
+            (self._fastest + self._slowest) / 2 * 1e6,
+            (self._fastest - self._slowest) / 2 * 1e6,
         )
 
     def _forget(self) -> None:
-        self._upper, self._lower, self._strangers = [], [], []
-        self._slowest_ppm, self._fastest_ppm = -DRIFT_BOUND_PPM, DRIFT_BOUND_PPM
+        self._upper, self._lower = _Bounds(), _Bounds()
+        self._strangers: list[ClockSample] = []
+        self._slowest, self._fastest = -_DRIFT, _DRIFT
         self._drift_is_steady = True
 
-    def _highest(self, moment_ns: int) -> int:
-        """The largest offset that is possible at a moment of the client's clock."""
-        return min(
-            bound.offset_ns
-            + _grown(moment_ns - bound.at_ns, self._fastest_ppm if moment_ns >= bound.at_ns else self._slowest_ppm)
-            for bound in self._upper
-        )
-
-    def _lowest(self, moment_ns: int) -> int:
-        """The smallest."""
-        return max(
-            bound.offset_ns
-            - _grown(bound.at_ns - moment_ns, self._slowest_ppm if moment_ns >= bound.at_ns else self._fastest_ppm)
-            for bound in self._lower
-        )
-
-    def _narrow_drift(self, upper: _Bound, lower: _Bound) -> None:
+    def _narrow_drift(self, upper: tuple[int, int], lower: tuple[int, int]) -> None:
         if not self._drift_is_steady:
             return
-        rising = [*_slopes_ppm(self._lower, upper, later=True), *_slopes_ppm(self._upper, lower, later=False)]
-        falling = [*_slopes_ppm(self._upper, lower, later=True), *_slopes_ppm(self._lower, upper, later=False)]
-        # `rising`: from a lower bound to a later upper one, the offset grows no faster; `falling`: no slower.
-        self._fastest_ppm = min([self._fastest_ppm, *(slope + WANDER_BOUND_PPM for slope in rising)])
-        self._slowest_ppm = max([self._slowest_ppm, *(slope - WANDER_BOUND_PPM for slope in falling)])
-        if self._slowest_ppm > self._fastest_ppm:
+        # From a lower bound to a later upper one the offset grows no faster, from an upper to a later lower no slower.
+        (to_upper, from_upper), (to_lower, from_lower) = self._lower.slopes(*upper), self._upper.slopes(*lower)
+        wander = WANDER_BOUND_PPM / 1e6
+        self._fastest = float(min(self._fastest, *((slopes.min(initial=np.inf) + wander) for slopes in (to_upper, from_lower))))
+        self._slowest = float(max(self._slowest, *((slopes.max(initial=-np.inf) - wander) for slopes in (to_lower, from_upper))))
+        if self._slowest > self._fastest:
             # It strays further than is believed: of the drift nothing is left but its bound.
             self._drift_is_steady = False
-            self._slowest_ppm, self._fastest_ppm = -DRIFT_BOUND_PPM, DRIFT_BOUND_PPM
+            self._slowest, self._fastest = -_DRIFT, _DRIFT
 
 
-def _bounds(sample: ClockSample) -> tuple[_Bound, _Bound]:
-    """The upper and the lower bound that one exchange gives."""
-    return (
-        _Bound(sample.client_send_raw_ns, sample.server_receive_raw_ns - sample.client_send_raw_ns),
-        _Bound(sample.client_receive_raw_ns, sample.server_send_raw_ns - sample.client_receive_raw_ns),
-    )
+def _bounds(sample: ClockSample) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The upper and the lower bound that one exchange gives: a moment of the client's clock and the offset there."""
+    sent, back = sample.client_send_raw_ns, sample.client_receive_raw_ns
+    return (sent, sample.server_receive_raw_ns - sent), (back, sample.server_send_raw_ns - back)
 
 
-def _grown(interval_ns: int, drift_ppm: float) -> int:
-    """Growth of the offset, rounded up: a bound that is rounded down is none."""
-    return math.ceil(interval_ns * drift_ppm / 1e6)
-
-
-def _slopes_ppm(others: Iterable[_Bound], bound: _Bound, *, later: bool) -> list[float]:
-    """Slopes between `bound` and those of the others that it is later than, or earlier than."""
-    return [
-        (bound.offset_ns - other.offset_ns) / (bound.at_ns - other.at_ns) * 1e6
-        for other in others
-        if bound.at_ns != other.at_ns and (bound.at_ns > other.at_ns) is later
-    ]
-
-
-def _insert(bounds: list[_Bound], bound: _Bound) -> None:
-    bounds.append(bound)
-    if len(bounds) > MOST_BOUNDS:
-        half = MOST_BOUNDS // 2
-        bounds[:half] = bounds[:half:2]
+def _moved(distances: _Ints, drifts: _Floats) -> _Ints:
+    """Change of the offset over each distance, rounded up: a bound that is rounded down is none."""
+    return np.ceil(distances * drifts).astype(np.int64)
