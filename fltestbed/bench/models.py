@@ -74,6 +74,7 @@ SIZES = {
         Size("tiny", ((64, 64), (64,), (10, 64), (10,)), rounds=3),
         Size("small", squeezenet_shapes(), rounds=10),
         Size("large", resnet18_shapes(), rounds=3),
+        Size("mini", ((125, 100),), rounds=10),
     )
 }
-"""By name: tiny (19 kB, to try the benchmark itself), small (2.9 MB in 52 tensors), large (45 MB)."""
+"""By name: tiny (19 kB, to try the benchmark itself), small (2.9 MB in 52 tensors), large (45 MB), mini (50 kB in one)."""

@@ -5,6 +5,7 @@ pyproject.toml that names this module.
 """
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,24 @@ server_app = ServerApp()
 
 
 def write_app(
-    folder: Path, *, size: str, rounds: int, stamps: Path, clients: int = CLIENTS, client_app: str = CLIENT_APP
-) -> Path:
-    """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON."""
+    folder: Path, *, size: str, rounds: int, stamps: Path, clients: int = CLIENTS, client_app: str = CLIENT_APP,
+    pause_s: float = 0.0,
+) -> Path:  # fmt: skip
+    """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON.
+
+    A client waits for `pause_s` before it answers.
+    """
     folder.mkdir()
-    config = {"size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients}
+    config = {"size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s}
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
     (folder / "pyproject.toml").write_text(_PYPROJECT.format(client_app=client_app) + "".join(lines))
     return folder
 
 
 @client_app.train()
-def train(msg: Message, context: Context) -> Message:  # noqa: ARG001  # Flower's signature
+def train(msg: Message, context: Context) -> Message:
     """Read the model as any app would, and answer with another."""
+    time.sleep(float(context.run_config["pause-s"]))
     model = msg.content.array_records["arrays"].to_numpy_ndarrays()
     arrays = ArrayRecord(fresh_weights(tuple(array.shape for array in model)))
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)

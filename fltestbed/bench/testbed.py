@@ -1,0 +1,151 @@
+"""One run of the real server and clients over an emulated link, with a packet capture at each end.
+
+Real commands, real trainers, no training: the app of `fltestbed.bench.noise`, which answers with fresh random weights.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fltestbed.bench.capture import HttpMessage, WallClock, capturing, read_messages
+from fltestbed.bench.models import Size
+from fltestbed.bench.noise import write_app
+from fltestbed.bench.place import CONGESTION_CONTROL, Processes
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.links import EmulatedNetwork, Host
+
+PORT = 9092
+START_ALLOWANCE_S = 120.0
+ROUND_ALLOWANCE_S = 20.0
+SLOWEST_BYTES_PER_S = 300_000.0
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """What is odd about one client's host.
+
+    Attributes
+    ----------
+    prefix : sequence of str
+        Put before the client's command.
+    environment : dict
+        Added to its environment.
+    options : sequence of str
+        Added to its command.
+    """
+
+    prefix: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Witnessed:
+    """A run and what the captures saw of it.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    at_server : list of HttpMessage
+        Of all clients, in the order of their first packets.
+    at_client : dict of str to list of HttpMessage
+        By the client's name.
+    addresses : dict of str to str
+        Each client's address on the link, by its name.
+    bound_ns : int
+        By how much the packets' stamps can be wrong on the raw clock.
+    """
+
+    folder: Path
+    at_server: list[HttpMessage]
+    at_client: dict[str, list[HttpMessage]]
+    addresses: dict[str, str]
+    bound_ns: int
+
+
+def run(
+    network: EmulatedNetwork,
+    size: Size,
+    rounds: int,
+    folder: Path,
+    *,
+    pause_s: float = 0.0,
+    oddities: Mapping[str, Oddity] | None = None,
+    captured: bool = True,
+) -> Witnessed:
+    """Run the toolkit once on an emulated network.
+
+    Parameters
+    ----------
+    network : EmulatedNetwork
+        Entered; all its clients take part.
+    size : Size
+    rounds : int
+    folder : Path
+        Empty; gets the run folder, the logs and the captures.
+    pause_s : float
+        How long a client's app waits before it answers.
+    oddities : mapping of str to Oddity
+        By the client's name.
+    captured : bool
+        Whether packets are captured.
+
+    Raises
+    ------
+    TestbedError
+        The run failed; the message says what the process that failed said last.
+    """
+    oddities = oddities or {}
+    app = write_app(
+        folder / "app", size=size.name, rounds=rounds, stamps=folder / "stamps.json", clients=len(network.clients),
+        pause_s=pause_s,
+    )  # fmt: skip
+    timeout_s = START_ALLOWANCE_S + rounds * (
+        ROUND_ALLOWANCE_S + pause_s + 2 * size.model_bytes * len(network.clients) / SLOWEST_BYTES_PER_S
+    )
+    config = folder / "bench.toml"
+    config.write_text(
+        f'name = "accuracy"\nclients = {len(network.clients)}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
+        f"[server]\nport = {PORT}\nround-deadline-s = {timeout_s}\n"
+    )
+    logs = folder / "logs"
+    logs.mkdir()
+    processes = Processes(logs)
+    files = {host.name: folder / f"{host.name}.pcap" for host in (network.server, *network.clients)}
+    with ExitStack() as stack:
+        wall = stack.enter_context(WallClock(SYSTEM_CLOCK))
+        if captured:
+            for host in (network.server, *network.clients):
+                stack.enter_context(capturing(host, host.interface, PORT, files[host.name]))
+        toolkit = [sys.executable, "-m", "fltestbed"]
+        server = [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
+        processes.start(network.server, "server", server)
+        for number, host in enumerate(network.clients):
+            _start_client(processes, network, host, number, folder, oddities.get(host.name, Oddity()))
+        network.start_trace()
+        processes.wait(["server", *(host.name for host in network.clients)], timeout_s)
+    seen = {name: read_messages(file, wall) for name, file in files.items()} if captured else {}
+    for file in files.values():
+        file.unlink(missing_ok=True)  # hundreds of megabytes
+    return Witnessed(
+        folder / "run",
+        seen.pop(network.server.name, []),
+        seen,
+        {host.name: host.address for host in network.clients},
+        wall.bound_ns,
+    )
+
+
+def _start_client(
+    processes: Processes, network: EmulatedNetwork, host: Host, number: int, folder: Path, oddity: Oddity
+) -> None:
+    argv = [
+        *oddity.prefix, sys.executable, "-m", "fltestbed", "client", "--server", f"{network.server.address}:{PORT}",
+        "--interface", host.interface, "--link", network.profile.name, "--partition", str(number), "--name", host.name,
+        "--state", str(folder / host.name), "--trust-apps", *oddity.options,
+    ]  # fmt: skip
+    processes.start(host, host.name, argv, {**os.environ, **oddity.environment} if oddity.environment else None)
