@@ -5,30 +5,35 @@ Stamps are of the client's CLOCK_MONOTONIC_RAW:
 ``send_ns``
     Just before the first byte of the request is handed to the kernel (the connection stands by then).
 ``sent_ns``
-    The last byte of the request has been handed to the kernel, which may still hold up to a send buffer of it.
+    The last byte of the request left this host for the first time, by the kernel's stamp; where the kernel gives none, it was
+    handed to the kernel, which may still hold up to a send buffer of it.
 ``first_ns``
-    The header of the response has been read: its first bytes have arrived.
+    The first byte of the response reached this host, by the kernel's stamp; where there is none, its header was read.
 ``end_ns``
-    The last byte of the response has been read.
+    The last byte of the response reached this host, by the kernel's stamp; where there is none, it was read.
+
+What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
 
 import http.client
 import json
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.node import NodeKey
+from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 
 PREFIX = "/v1/fltestbed/client/"
 SEND_HEADER = "x-fltestbed-send-raw-ns"
 CONNECT_HEADER = "x-fltestbed-connect-ns"
 REPLY_TO_HEADER = "x-fltestbed-reply-to"
+STAMPED_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class ServerConnection:
     def _create_socket(self, address: tuple[str, int], timeout: float, _: object) -> socket.socket:
         problem: OSError = OSError(f"{self._host} has no address")
         for family, kind, number, _name, target in socket.getaddrinfo(self._host, address[1], type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, number)
+            sock = StampedSocket(family, kind, number, clock=self._clock)
             try:
                 sock.settimeout(timeout)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
@@ -184,13 +189,19 @@ class ServerConnection:
         connection = self._connect(timeout_s)
         connect_ns = 0 if was_open else self._clock.raw_ns() - start_ns
         fields = {**self._key.headers(), **headers, "content-length": str(sum(len(part) for part in body))}
+        sock = connection.sock if isinstance(connection.sock, StampedSocket) else None
+        if sock is not None:
+            sock.expect()
         before = tcp_snapshot(connection.sock)
         send_ns = self._clock.raw_ns()
         fields |= {SEND_HEADER: str(send_ns), CONNECT_HEADER: str(connect_ns)}
-        connection.request("POST", PREFIX + path, body=iter(body), headers=fields)
+        connection.request("POST", PREFIX + path, body=_with_stamped_end(sock, body), headers=fields)
         sent_ns = self._clock.raw_ns()
+        if sock is not None:
+            sent_ns = sock.wait_left(timeout_s) or sent_ns
+            sock.stamp_sending(False)
         response = connection.getresponse()
-        first_ns = self._clock.raw_ns()
+        first_ns = sock and sock.first_ns or self._clock.raw_ns()
         content = bytearray(int(response.getheader("content-length", "0")))
         view, at = memoryview(content), 0
         while at < len(content):
@@ -198,10 +209,20 @@ class ServerConnection:
             if count == 0:
                 raise http.client.IncompleteRead(bytes(content[:at]), len(content) - at)
             at += count
-        end_ns = self._clock.raw_ns()
+        end_ns = sock and sock.arrived_ns or self._clock.raw_ns()
         response.read()
         after = tcp_snapshot(connection.sock) if connection.sock is not None else None
         return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
+
+
+def _with_stamped_end(sock: StampedSocket | None, body: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """The pieces of a body; the kernel is asked to stamp the last few bytes, which are a write of their own."""
+    yield from body[:-1]
+    last = memoryview(body[-1])
+    yield last[:-STAMPED_BYTES]
+    if sock is not None:
+        sock.stamp_sending(True)
+    yield last[-STAMPED_BYTES:]
 
 
 def refuse(reply: Reply) -> None:

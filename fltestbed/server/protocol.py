@@ -1,7 +1,7 @@
 """HTTP/1.1 as uvicorn speaks it, with the connection's socket within reach of the application.
 
-An ASGI application sees requests, not connections. The stamps need both: TCP_INFO is the connection's, and so is the
-congestion control.
+An ASGI application sees requests, not connections. The stamps need both: TCP_INFO is the connection's, and so are the
+congestion control and the kernel's stamps (`fltestbed.measure.kernel_stamps`).
 """
 
 import socket
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 
 SCOPE_KEY = "fltestbed.connection"
@@ -22,6 +23,9 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        # asyncio hands out a wrapper of the socket that it reads from
+        inner = getattr(sock, "_sock", sock)
+        self._stamped = inner if isinstance(inner, StampedSocket) else None
         self.mark = tcp_snapshot(sock)
         """TCP_INFO when the connection was made, or when `set_mark` was last called."""
 
@@ -32,6 +36,31 @@ class Connection:
     def set_mark(self) -> None:
         """Remember TCP_INFO as it is now."""
         self.mark = self.snapshot()
+
+    def expect(self) -> None:
+        """The next byte is the first of a request."""
+        if self._stamped is not None:
+            self._stamped.expect()
+
+    def stamp_sending(self, on: bool) -> None:
+        """Let the kernel stamp what is sent from now on, or no longer."""
+        if self._stamped is not None and self._stamped.fileno() >= 0:
+            self._stamped.stamp_sending(on)
+
+    @property
+    def first_ns(self) -> int | None:
+        """Raw clock when the request's first byte reached this host; None if the kernel does not say."""
+        return None if self._stamped is None else self._stamped.first_ns
+
+    @property
+    def arrived_ns(self) -> int | None:
+        """Raw clock when the last byte that was read reached this host; None if the kernel does not say."""
+        return None if self._stamped is None else self._stamped.arrived_ns
+
+    @property
+    def left_ns(self) -> int | None:
+        """Raw clock when the last byte sent under `stamp_sending` left this host; None if the kernel does not say."""
+        return None if self._stamped is None or self._stamped.fileno() < 0 else self._stamped.left_ns()
 
     @property
     def congestion_control(self) -> str:
@@ -57,6 +86,10 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
             if self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is not None:
                 # TLS would wait half a minute for a word of farewell that a client, who waits for nothing, does not send.
                 self.loop.call_later(FAREWELL_S, self.transport.abort)
+
+        def on_response_complete(self) -> None:
+            self.connection.expect()
+            super().on_response_complete()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()

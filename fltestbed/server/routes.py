@@ -3,11 +3,15 @@
 Clients sign their requests as Flower's nodes do. All stamps are of the server's CLOCK_MONOTONIC_RAW:
 
 ``server_receive``
-    The request's header has been parsed: its first bytes have arrived.
+    The request's first byte reached this host, by the kernel's stamp; where there is none, its header was parsed.
 ``server_start`` of a downlink
-    Just before the first byte of the response is handed to the event loop.
+    Just before the first byte of the response is handed to the kernel.
+``server_end`` of a downlink
+    The last byte of the response left this host, by the kernel's stamp; where there is none, it was handed to the kernel.
 ``server_end`` of an uplink
-    The last byte of the request's body has been read.
+    The last byte of the request reached this host, by the kernel's stamp; where there is none, it was read.
+
+What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
 
 import asyncio
@@ -24,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, SEND_HEADER
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, decode
+from fltestbed.flower.bundle import Bundle, BundleError, decode, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, GatheredMark, LateFacts, read_facts, read_late_facts, read_marks
@@ -83,7 +87,7 @@ class Routes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        scope["fltestbed.receive_ns"] = self._clock.raw_ns()
+        scope["fltestbed.receive_ns"] = scope[SCOPE_KEY].first_ns or self._clock.raw_ns()
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:  # of the router: no such route, or not with this method
@@ -165,7 +169,7 @@ class Routes:
         if task is not None:
             self._log.uplink_started(task)
         data = await _body(request, self._roster.largest_message_bytes)
-        end_ns = self._clock.raw_ns()
+        end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
         bundle = await asyncio.to_thread(decode, data, verify=False)  # Flower's store checks what it takes in
         del data
         if len(bundle.messages) != 1:
@@ -287,16 +291,20 @@ class _Downlink(Response):
         routes, bundle = self._routes, self._bundle
         message_id = bundle.messages[0][0].metadata.message_id
         payload_bytes = bundle.payload_bytes
-        start_ns = routes._clock.raw_ns()
-        stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
-        chunks = Bundle(stamps, bundle.messages, bundle.objects).encode()
-        task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
+        chunks = bundle.encode()
         connection = _connection(self._request)
         connection.set_mark()
+        connection.stamp_sending(True)
+        # Nothing that takes time may stand between this stamp and the first write.
+        start_ns = routes._clock.raw_ns()
+        stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
+        chunks[0] = encode_head(stamps, len(bundle.messages))
         length = str(sum(len(chunk) for chunk in chunks)).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunks[0], "more_body": True})
+        task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
+        for chunk in chunks[1:]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         end_ns = routes._clock.raw_ns()

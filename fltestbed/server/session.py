@@ -26,6 +26,7 @@ from fltestbed.flower.superlink import Superlink
 from fltestbed.learning.names import check_model_name
 from fltestbed.learning.strategies import check_strategy
 from fltestbed.measure.host import describe_host, package_versions
+from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.probes.system import ALL_INTERFACES
@@ -229,7 +230,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
     # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = StampedSocket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -41,6 +41,8 @@ class TransferLog:
         downlink = self._open.get((task.message_id, "downlink"))
         sent = None
         if downlink is not None and downlink.connection is not None:
+            downlink.row["server_end_raw_ns"] = downlink.connection.left_ns or downlink.row["server_end_raw_ns"]
+            downlink.connection.stamp_sending(False)
             after = downlink.connection.snapshot()
             if downlink.before is not None and after is not None:
                 sent = after.data_out_bytes - downlink.before.data_out_bytes
