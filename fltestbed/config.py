@@ -162,6 +162,16 @@ class CompetingFlow(Section):
         return self
 
 
+class ClockMapping(Section):
+    """How the clients' clocks are mapped to the server's beside what the measured link itself says."""
+
+    second_network: StrictBool = False
+    """In emulated runs: give each client a second, quiet network, and take clock exchanges there as well. On real hosts,
+    `fltestbed client --clock-interface` names it."""
+    interval_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """Between two exchanges over the second network."""
+
+
 class Server(Section):
     """The SuperLink: where it listens and how long it waits."""
 
@@ -246,6 +256,7 @@ class Experiment(Section):
     competing_flow: CompetingFlow | None = None
     probes: Probes = Probes()
     compression: Compression = Compression()
+    clock: ClockMapping = ClockMapping()
     server: Server = Server()
 
     @field_validator("link", mode="after")

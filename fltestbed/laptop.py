@@ -23,7 +23,7 @@ from fltestbed.config import Experiment
 from fltestbed.errors import TestbedError
 from fltestbed.links import EmulatedNetwork, LinkProfile
 from fltestbed.links.competing import CompetingTraffic, check_iperf3
-from fltestbed.links.topology import Host
+from fltestbed.links.topology import QUIET_INTERFACE, Host
 from fltestbed.measure.manifest import amend, refuse_existing
 from fltestbed.security.folder import CertificateFolder
 
@@ -78,6 +78,7 @@ class Laptop:
             backend=self.backend,
             congestion_control=self.experiment.congestion_control,
             competitor=flow is not None,
+            second_network=self.experiment.clock.second_network,
         )
         with tempfile.TemporaryDirectory(prefix="fltestbed-run-") as scratch, network:
             logs = Path(scratch) / "logs"
@@ -128,7 +129,8 @@ class Laptop:
         if not self.experiment.server.tls and self.experiment.server.node_keys is None:
             return None
         certificates = CertificateFolder(scratch / "certs", SYSTEM_CLOCK)
-        certificates.make((network.server.address,), tuple(host.name for host in network.clients), found=())
+        addresses = [address for address in (network.server.address, network.quiet_server) if address is not None]
+        certificates.make(tuple(addresses), tuple(host.name for host in network.clients), found=())
         return certificates
 
     def _client(
@@ -149,6 +151,9 @@ class Laptop:
         if certificates is not None:
             argv += ["--ca", str(certificates.ca_certificate)] if self.experiment.server.tls else []
             argv += ["--key", str(certificates.node_key(host.name))]
+        if network.quiet_server is not None:
+            quiet = f"{network.quiet_server}:{self.experiment.server.port}"
+            argv += ["--clock-interface", QUIET_INTERFACE, "--clock-server", quiet]
         return [*argv, "--trust-apps"] if trust_apps else argv
 
     def _supernode(

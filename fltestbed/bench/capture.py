@@ -90,7 +90,9 @@ class WallClock:
         """Moments of CLOCK_REALTIME on the raw clock, between the looks around them."""
         wall, ahead, _ = self._arrays()
         base = int(ahead[0])
-        return np.asarray(wall_ns - base - np.interp(wall_ns - wall[0], wall - wall[0], ahead - base).round().astype(np.int64))
+        return np.asarray(
+            wall_ns - base - np.interp(wall_ns - wall[0], wall - wall[0], ahead - base).round().astype(np.int64)
+        )
 
     @property
     def bound_ns(self) -> int:

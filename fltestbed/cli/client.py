@@ -28,6 +28,12 @@ def client(
     key: Annotated[
         Path | None, typer.Option(help="The client's private key; if left out, one of its own in the folder of --state.")
     ] = None,
+    clock_interface: Annotated[
+        str | None, typer.Option(help="A second, quiet network: clock exchanges are made there as well.")
+    ] = None,
+    clock_server: Annotated[
+        str | None, typer.Option(help="The server's address there, HOST:PORT; --server if left out.")
+    ] = None,
     trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
 ) -> None:
@@ -37,13 +43,23 @@ def client(
     """
     from fltestbed.client.session import Session  # noqa: PLC0415  # Flower's client takes a moment to import
 
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\s]+):\d{1,5}", server):
-        raise ConfigError(f"--server {server}: not an address; give HOST:PORT, for example 10.0.0.1:9092")
+    _check_address("--server", server)
+    if clock_server is not None:
+        _check_address("--clock-server", clock_server)
+        if clock_interface is None:
+            raise ConfigError(f"--clock-server {clock_server}: give --clock-interface as well, over which it is reached")
     name = name or socket.gethostname()
     check_name("--name", name)
     check_name("--link", link)
-    state = state or _default_state() / name
-    Session(server, interface, link, partition, name, state, trust_apps, timeout, ca=ca, key=key).run()
+    Session(
+        server, interface, link, partition, name, state or _default_state() / name, trust_apps, timeout, ca=ca, key=key,
+        clock_interface=clock_interface, clock_server=clock_server,
+    ).run()  # fmt: skip
+
+
+def _check_address(option: str, address: str) -> None:
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\s]+):\d{1,5}", address):
+        raise ConfigError(f"{option} {address}: not an address; give HOST:PORT, for example 10.0.0.1:9092")
 
 
 def _default_state() -> Path:

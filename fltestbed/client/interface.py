@@ -5,7 +5,7 @@ import psutil
 from fltestbed.errors import HostError
 
 
-def check_interface(name: str) -> None:
+def check_interface(name: str, option: str = "--interface") -> None:
     """Make sure that an interface exists and is up.
 
     Raises
@@ -15,6 +15,6 @@ def check_interface(name: str) -> None:
     """
     interfaces = psutil.net_if_stats()
     if name not in interfaces:
-        raise HostError(f"--interface {name}: this host has no such interface; it has {', '.join(sorted(interfaces))}")
+        raise HostError(f"{option} {name}: this host has no such interface; it has {', '.join(sorted(interfaces))}")
     if not interfaces[name].isup:
-        raise HostError(f"--interface {name}: the interface is down; bring it up with: ip link set {name} up")
+        raise HostError(f"{option} {name}: the interface is down; bring it up with: ip link set {name} up")

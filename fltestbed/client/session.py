@@ -1,5 +1,6 @@
 """One run on a client: join, work while there is work, tell what is left, leave."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -23,6 +24,7 @@ from fltestbed.client.carriers import (
     PatientConnection,
 )
 from fltestbed.client.interface import check_interface
+from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
 from fltestbed.client.transport import ServerConnection, refuse
@@ -72,6 +74,10 @@ class Session:
         The node's private key; None keeps one in `state`.
     trainer : callable (Order) -> Trainer
         Starts what answers the messages: a process of its own, unless somebody has a lighter one.
+    clock_interface : str or None
+        Interface of a second, quiet network, over which clock exchanges are made as well.
+    clock_server : str or None
+        The server's host:port there; None if it is the same.
     """
 
     server: str
@@ -82,6 +88,8 @@ class Session:
     state: Path
     trust_apps: bool = False
     timeout_s: float = 60.0
+    clock_interface: str | None = None
+    clock_server: str | None = None
     clock: Clock = SYSTEM_CLOCK
     ca: Path | None = None
     key: Path | None = None
@@ -96,6 +104,8 @@ class Session:
         """
         keep_quiet()
         check_interface(self.interface)
+        if self.clock_interface is not None:
+            check_interface(self.clock_interface, "--clock-interface")
         key = self._load_key()
         trust = ServerTrust(self.ca, self.state, self.clock) if self.ca is not None else None
         tls = trust.context if trust is not None else None
@@ -209,6 +219,7 @@ class _Work:
         self._hold_s = float(hello["hold_s"])
         self._deadline_s = float(hello["deadline_s"])
         self._transport = hello["transport"]
+        self._clock_interval_s = float(hello["clock_interval_s"])
         self._late = LateStamps()
         self._trainer_pid = 0
         self._probes = HostProbes(
@@ -217,8 +228,10 @@ class _Work:
 
     def run(self) -> None:
         trainer = self._start_trainer()
+        stack = contextlib.ExitStack()
         try:
             self._probes.start()
+            stack.enter_context(self._second_clock())
             for _ in range(CLOCK_EXCHANGES):
                 reply = self._connection.post_json("clock", {})
                 self._late.clock_sample("clock", reply, reply.data)
@@ -231,9 +244,19 @@ class _Work:
             self._probes.stop()
             patient.post("leave", [json.dumps(self._late.take()).encode()], SILENCE_S)
         finally:
+            stack.close()
             trainer.kill()
             self._connection.close()  # before the probes: a server that shuts down waits for it
             self._probes.stop()
+
+    def _second_clock(self) -> contextlib.AbstractContextManager[object]:
+        session = self._session
+        if session.clock_interface is None:
+            return contextlib.nullcontext()
+        server = session.clock_server or session.server
+        tls = self._trust.context if self._trust is not None else None
+        connection = ServerConnection(server, session.clock_interface, self._key, session.clock, tls)
+        return SecondClock(connection, session.clock_interface, self._clock_interval_s, self._late)
 
     def _carrier(self, connection: PatientConnection) -> Carrier:
         if self._transport == "objects":
@@ -255,7 +278,8 @@ class _Work:
         tls = self._trust.describe() if self._trust is not None else None
         facts = {
             "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
-            "host": describe_host(session.clock) | {"tls": tls}, "wall_offset_s": self._key.wall_offset_s,
+            "clock_interface": session.clock_interface, "host": describe_host(session.clock) | {"tls": tls},
+            "wall_offset_s": self._key.wall_offset_s,
         }  # fmt: skip
         self._connection.post_json("join", facts | self._late.take())
         log.info("%s joined %s over %s", session.name, session.server, session.interface)

@@ -1,13 +1,17 @@
 """A client's own part of clock samples and transfers, gathered until the next request takes it to the server."""
 
 from collections import deque
-from typing import Any
+from typing import Any, TypeVar
 
 from fltestbed.client.transport import Reply
 from fltestbed.measure.tcp import sender_columns
 
+T = TypeVar("T")
+
 MOST_READINGS = 256
 """Of a table, in one request; the rest follows with the next."""
+MOST_SAMPLES = 200
+"""The same of clock samples."""
 
 
 class LateStamps:
@@ -16,18 +20,18 @@ class LateStamps:
     def __init__(self) -> None:
         self._replies: list[dict[str, Any]] = []
         self._transfers: list[dict[str, Any]] = []
-        self._samples: list[dict[str, Any]] = []
+        self._samples: deque[dict[str, Any]] = deque()
         self._readings: dict[str, deque[dict[str, Any]]] = {"system": deque(), "radio": deque()}
         self._probes: deque[tuple[str, dict[str, Any]]] = deque()
 
     def take(self) -> dict[str, Any]:
         """Hand out what has gathered, and forget it."""
-        late = {"replies": self._replies, "transfers": self._transfers, "clock_samples": self._samples}
-        self._replies, self._transfers, self._samples = [], [], []
-        probes = dict(self._probes.popleft() for _ in range(len(self._probes)))
+        late: dict[str, Any] = {"replies": self._replies, "transfers": self._transfers}
+        self._replies, self._transfers = [], []
+        late["clock_samples"] = _take(self._samples, MOST_SAMPLES)
         for table, rows in self._readings.items():
-            late[table] = [rows.popleft() for _ in range(min(len(rows), MOST_READINGS))]
-        return late | {"probes": probes}
+            late[table] = _take(rows, MOST_READINGS)
+        return late | {"probes": dict(_take(self._probes, len(self._probes)))}
 
     def objects(self, message_id: str, direction: str, start_ns: int, end_ns: int) -> None:
         """A message has come, or a reply has gone, as Flower's objects: many exchanges, of which the ends are known."""
@@ -51,10 +55,13 @@ class LateStamps:
         """What the manifest should say of a probe; may be called from their thread."""
         self._probes.append((name, facts))
 
-    def clock_sample(self, exchange: str, reply: Reply, server: dict[str, Any]) -> None:
-        """The four stamps of an exchange; `server` holds the server's two."""
+    def clock_sample(self, exchange: str, reply: Reply, server: dict[str, Any], interface: str | None = None) -> None:
+        """The four stamps of an exchange; `server` holds the server's two. May be called from another thread.
+
+        `interface` is None for the link.
+        """
         four = (reply.send_ns, server["server_receive_raw_ns"], server["server_send_raw_ns"], reply.first_ns)
-        self._samples.append({"exchange": exchange, "stamps": four})
+        self._samples.append({"exchange": exchange, "stamps": four, "interface": interface})
 
     def downlink(self, message_id: str, pulled: Reply) -> None:
         """A message has come."""
@@ -86,3 +93,7 @@ def _transfer(message_id: str, direction: str, reply: Reply) -> dict[str, Any]:
         row["wire_up_bytes"] = reply.after.wire_out_bytes - reply.before.wire_out_bytes
         row["wire_down_bytes"] = reply.after.wire_in_bytes - reply.before.wire_in_bytes
     return row
+
+
+def _take(queue: deque[T], most: int) -> list[T]:
+    return [queue.popleft() for _ in range(min(len(queue), most))]

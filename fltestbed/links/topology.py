@@ -37,6 +37,9 @@ from fltestbed.measure.host import OFFLOADS
 
 SUBNET = IPv4Network("10.77.0.0/24")
 """Seen inside the namespaces alone, so it cannot collide with a network of the host."""
+QUIET_SUBNET = IPv4Network("10.78.0.0/24")
+QUIET_INTERFACE = "quiet0"
+"""Of each host on the second network, which nothing shapes."""
 MTU = 1500
 MOST_CLIENTS = 250
 COMPETITOR = "competitor"
@@ -98,6 +101,8 @@ class EmulatedNetwork:
         Set on the routes in both directions, so that every program's TCP uses it; None leaves the kernel's default.
     competitor : bool
         Add a host that is no client and shares the clients' medium, for traffic that competes with theirs.
+    second_network : bool
+        Give each host one more interface, `QUIET_INTERFACE`, to a network without rates and delays, for clock exchanges.
 
     Raises
     ------
@@ -112,6 +117,8 @@ class EmulatedNetwork:
     server: Host
     clients: tuple[Host, ...]
     competitor: Host | None
+    quiet_server: str | None = None
+    """The server's address on the second network."""
 
     def __init__(
         self,
@@ -121,6 +128,7 @@ class EmulatedNetwork:
         backend: str = "auto",
         congestion_control: str | None = "cubic",
         competitor: bool = False,
+        second_network: bool = False,
     ) -> None:
         if not 1 <= clients <= MOST_CLIENTS:
             raise ConfigError(f"clients: an emulated network has 1 to {MOST_CLIENTS}, not {clients}")
@@ -130,6 +138,7 @@ class EmulatedNetwork:
         self.profile = profile
         self.congestion_control = congestion_control
         self._count = clients
+        self._second_network = second_network
         self._backend, self._passed_over = choose_backend(profile, backend)
         self._stack = ExitStack()
 
@@ -178,6 +187,7 @@ class EmulatedNetwork:
             "mtu": MTU,
             "offloads": dict.fromkeys(OFFLOADS, False),
             "congestion_control": self.congestion_control,
+            "second_network": self._second_network,
             "user_namespace": in_user_namespace(),
         }
 
@@ -216,6 +226,25 @@ class EmulatedNetwork:
                 macs.append((host.address, mac))
         self.server.namespace.call(_meet, self.server, macs, self.congestion_control)
         self.clients, self.competitor = tuple(hosts[: self._count]), next(iter(hosts[self._count :]), None)
+        if self._second_network:
+            self._add_quiet()
+
+    def _add_quiet(self) -> None:
+        addresses = QUIET_SUBNET.hosts()
+        self._medium.call(_add_bridge, "quiet")
+        hosts, macs = [], []
+        for number, host in enumerate((self.server, *self.clients)):
+            address, port = next(addresses), f"q{number}"
+            self._medium.call(_connect, port, host.namespace.handle, QUIET_INTERFACE)
+            self._medium.call(_plug_in, port, "quiet", isolated=number > 0)
+            mac = host.namespace.call(_configure, QUIET_INTERFACE, address)
+            self._medium.call(_lead_to, mac, port)
+            hosts.append(Host(host.name, str(address), QUIET_INTERFACE, host.namespace))
+            macs.append((str(address), mac))
+        hosts[0].namespace.call(_meet, hosts[0], macs[1:], None)
+        for host in hosts[1:]:
+            host.namespace.call(_meet, host, macs[:1], None)
+        self.quiet_server = hosts[0].address
 
     @staticmethod
     def _namespace(stack: ExitStack, name: str) -> Namespace:

@@ -207,8 +207,12 @@ class ClockMapping:
         # From a lower bound to a later upper one the offset grows no faster, from an upper to a later lower no slower.
         (to_upper, from_upper), (to_lower, from_lower) = self._lower.slopes(*upper), self._upper.slopes(*lower)
         wander = WANDER_BOUND_PPM / 1e6
-        self._fastest = float(min(self._fastest, *((slopes.min(initial=np.inf) + wander) for slopes in (to_upper, from_lower))))
-        self._slowest = float(max(self._slowest, *((slopes.max(initial=-np.inf) - wander) for slopes in (to_lower, from_upper))))
+        self._fastest = float(
+            min(self._fastest, *((slopes.min(initial=np.inf) + wander) for slopes in (to_upper, from_lower)))
+        )
+        self._slowest = float(
+            max(self._slowest, *((slopes.max(initial=-np.inf) - wander) for slopes in (to_lower, from_upper)))
+        )
         if self._slowest > self._fastest:
             # It strays further than is believed: of the drift nothing is left but its bound.
             self._drift_is_steady = False

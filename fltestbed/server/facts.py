@@ -185,7 +185,9 @@ class LateFacts:
         self.system = late.system
         self.radio = late.radio
         self.probes = {name: probe.model_dump(mode="json", exclude_none=True) for name, probe in late.probes.items()}
-        self.clock_samples = [(ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in late.clock_samples]
+        self.clock_samples = [
+            (ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in late.clock_samples
+        ]
 
 
 def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts:

@@ -32,6 +32,7 @@ class _Join(BaseModel):
     partition: Annotated[int, Field(ge=0, lt=1 << 31)]
     host: dict[str, Any]
     wall_offset_s: Annotated[float, Field(allow_inf_nan=False)]
+    clock_interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")] | None = None
 
 
 class Roster:
@@ -94,6 +95,7 @@ class Roster:
             "hold_s": self._experiment.server.hold_s,
             "deadline_s": self._experiment.server.round_deadline_s,
             "congestion_control": self._experiment.congestion_control,
+            "clock_interval_s": self._experiment.clock.interval_s,
             "probes": self._experiment.probes.model_dump(mode="json"),
             "compression": {"name": compression.uplink, "zstd_level": compression.zstd_level},
             "largest_message_bytes": self._experiment.server.largest_message_bytes,
@@ -135,7 +137,7 @@ class Roster:
             client.name,
             join.host | {
                 "link": join.link, "interface": join.interface, "partition": join.partition,
-                "wall_offset_s": join.wall_offset_s,
+                "wall_offset_s": join.wall_offset_s, "clock_interface": join.clock_interface,
             },
         )  # fmt: skip
         self._changed.set()

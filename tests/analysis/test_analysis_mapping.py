@@ -102,7 +102,9 @@ def test_drift_is_the_slopes_between_bounds() -> None:
     """By hand: 10 us of round trip, 20 ppm, 1 s apart. From the lower bound at 10 us, -5 us, to the upper at 1 s, 25 us:
     30 us in 0.99999 s; from the upper at 0, 5 us, to the lower at 1.00001 s, 15 us: 10 us. And 10 ppm of wander each.
     """
-    mapping = fit(samples((0, 5_000, 5_000, 10_000), (1_000 * MS, 1_000 * MS + 25_000, 1_000 * MS + 25_000, 1_000 * MS + 10_000)))
+    mapping = fit(
+        samples((0, 5_000, 5_000, 10_000), (1_000 * MS, 1_000 * MS + 25_000, 1_000 * MS + 25_000, 1_000 * MS + 10_000))
+    )
     assert mapping is not None
     assert mapping.fastest_ppm == pytest.approx(30 / 0.99999 + 10)
     assert mapping.slowest_ppm == pytest.approx(10 / 1.00001 - 10)

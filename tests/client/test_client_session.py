@@ -20,7 +20,7 @@ from fltestbed.flower.node import FleetNode, NodeKey
 from tests.flower.flower_messages import instruction, raw
 from tests.flower.tiny_app import write_app
 
-HELLO = {"hold_s": 1.0, "deadline_s": 60.0, "probes": {}, "transport": "bundle"}
+HELLO = {"hold_s": 1.0, "clock_interval_s": 1.0, "deadline_s": 60.0, "probes": {}, "transport": "bundle"}
 YEAR_NS = 365 * 86400 * 10**9
 
 

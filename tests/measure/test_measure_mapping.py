@@ -111,7 +111,9 @@ def test_a_host_that_was_started_again_is_believed_after_three_samples() -> None
     """Its clock counts from another zero, and all its samples say so."""
     mapping = ClockMapping()
     mapping.add(ClockSample(900 * SECOND, 950 * SECOND, 950 * SECOND, 900 * SECOND + 100))
-    taken = [mapping.add(ClockSample(n * SECOND, (960 + n) * SECOND, (960 + n) * SECOND, n * SECOND + 100)) for n in (1, 2, 3)]
+    taken = [
+        mapping.add(ClockSample(n * SECOND, (960 + n) * SECOND, (960 + n) * SECOND, n * SECOND + 100)) for n in (1, 2, 3)
+    ]
     assert taken == [False, False, True]
     estimate = mapping.at(3 * SECOND)
     assert estimate is not None
@@ -133,7 +135,9 @@ def test_a_long_run_costs_no_more_than_a_short_one() -> None:
 @given(
     drift_ppm=st.floats(-100, 100),
     zero=st.integers(-(10**15), 10**15),
-    delays=st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 10**8), st.integers(1, 10**10)), min_size=1, max_size=30),
+    delays=st.lists(
+        st.tuples(st.integers(0, 10**8), st.integers(0, 10**8), st.integers(1, 10**10)), min_size=1, max_size=30
+    ),
 )
 def test_the_truth_stays_inside_with_drift_and_any_delays(
     drift_ppm: float, zero: int, delays: list[tuple[int, int, int]]
