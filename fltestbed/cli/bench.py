@@ -17,18 +17,29 @@ F = TypeVar("F", bound="Findings")
 
 SCALE_ROUNDS = 4
 MOST_CLIENTS = 250
-BENCHMARKS = ("round", "scale", "memory", "analysis")
+BENCHMARKS = ("round", "accuracy", "scale", "memory", "analysis")
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: round, scale, memory or analysis.")],
+    name: Annotated[str, typer.Argument(help="What to measure: round, accuracy, scale, memory or analysis.")],
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")] = None,
     links: Annotated[
-        str, typer.Option(help="Links, with commas: loopback, 5g, wifi, ethernet, or TOML files.")
-    ] = "loopback,5g,wifi,ethernet",
+        str | None,
+        typer.Option(help="Links, with commas: loopback (round alone), 5g, wifi, ethernet, or TOML files; all if left out."),
+    ] = None,
     sizes: Annotated[
-        str, typer.Option(help="Models, with commas: small (2.9 MB), large (45 MB), tiny; or all: small and large.")
-    ] = "small",
+        str | None,
+        typer.Option(
+            help="Models, with commas: mini (50 kB), small (2.9 MB), large (45 MB), tiny; or all: small and large. round "
+            "takes small if it is left out, accuracy mini, small and large."
+        ),
+    ] = None,
+    transfers: Annotated[
+        int | None, typer.Option(min=1, help="accuracy: transfers each way; 100 if left out, 30 of the large model.")
+    ] = None,
+    parts: Annotated[
+        str, typer.Option(help="accuracy: what to judge, with commas: stamps, clocks, second-network.")
+    ] = "stamps,clocks,second-network",
     contenders: Annotated[
         str, typer.Option(help="Who takes part, with commas, of bundle, grpc, raw, objects and stock; bundle always does.")
     ] = "bundle,grpc,raw,objects,stock",
@@ -55,11 +66,14 @@ def bench(
 
     _choose("NAME", name, BENCHMARKS)
     if name == "scale":
-        _scale(clients, sizes, rounds, json)
+        _scale(clients, sizes or "small", rounds, json)
     if name == "memory":
         _memory(json)
     if name == "analysis":
         _bench_analysis(json)
+    if name == "accuracy":
+        _bench_accuracy(json, links, sizes, transfers, parts, backend)
+    links, sizes = links or "loopback,5g,wifi,ethernet", sizes or "small"
     chosen_sizes = ["small", "large"] if sizes == "all" else _choose("--sizes", sizes, SIZES)
     chosen_contenders = {"bundle", *_choose("--contenders", contenders, CONTENDERS)}
     chosen_links = [link for link in links.split(",") if link]
@@ -115,6 +129,27 @@ def _bench_analysis(json: Path | None) -> NoReturn:
     if json is not None:
         analysis.write_json(figures, json)
     raise typer.Exit(0 if all(bar.holds for bar in figures.bars) else 1)
+
+
+def _bench_accuracy(
+    json: Path | None, links: str | None, sizes: str | None, transfers: int | None, parts: str, backend: str
+) -> NoReturn:
+    try:
+        from fltestbed.bench import accuracy  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"bench accuracy needs {error.name}: pip install 'fltestbed[dev]'") from error
+    from fltestbed.bench import accuracy_report  # noqa: PLC0415
+    from fltestbed.bench.models import SIZES  # noqa: PLC0415
+    from fltestbed.links import load_link  # noqa: PLC0415
+
+    chosen_parts = _choose("--parts", parts, accuracy.PARTS)
+    chosen_sizes = _choose("--sizes", sizes or "mini,small,large", SIZES)
+    chosen_links = [link for link in (links or "5g,wifi,ethernet").split(",") if link]
+    for link in chosen_links:
+        load_link(link)
+    ensure_privilege()
+    plan = accuracy.Plan(chosen_links, [SIZES[size] for size in chosen_sizes], transfers, chosen_parts, backend)
+    _finish(accuracy.measure(plan), accuracy_report.render, json)
 
 
 def _choose(option: str, value: str, allowed: Collection[str]) -> list[str]:

@@ -77,20 +77,27 @@ class NodeKey:
         files.check_private(path)
         self.public = public_key_to_bytes(self._private.public_key())
         self._clock = clock
-        self.wall_offset_s = 0.0
-        """Server's wall clock minus this host's, from the server's Date header: to within a second."""
+        self._server_minus_raw_s = clock.wall_ns() / 1e9 - clock.raw_ns() / 1e9
 
     def learn_time(self, date_header: str) -> None:
         """Correct the time that is signed: a Pi without a battery may boot days in the past, and Flower refuses
         timestamps that are 5 s ahead or 305 s behind.
         """
         server = parsedate_to_datetime(date_header).timestamp()
-        self.wall_offset_s = server - self._clock.wall_ns() / 1e9
+        self._server_minus_raw_s = server - self._clock.raw_ns() / 1e9
+
+    @property
+    def wall_offset_s(self) -> float:
+        """Server's wall clock minus this host's, from the server's Date header: to within a second."""
+        return self._server_s() - self._clock.wall_ns() / 1e9
+
+    def _server_s(self) -> float:
+        """The server's wall clock. On this host's raw clock since `learn_time`, for its wall clock may step at any time."""
+        return self._server_minus_raw_s + self._clock.raw_ns() / 1e9
 
     def headers(self) -> dict[str, str]:
         """Flower's three headers of a signed request."""
-        seconds = self._clock.wall_ns() / 1e9 + self.wall_offset_s
-        timestamp = datetime.fromtimestamp(seconds, UTC).isoformat()
+        timestamp = datetime.fromtimestamp(self._server_s(), UTC).isoformat()
         signature = sign_message(self._private, timestamp.encode("ascii"))
         return {
             FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(self.public).decode("ascii"),

@@ -1,0 +1,164 @@
+"""`fltestbed bench accuracy`: is what is stamped what happened?
+
+(i)   Each stamp of a transfer against the packets of its own host: at most 2 ms apart in 95% of transfers.
+(ii)  The error of a one-way time is never more than its stated uncertainty plus 2 ms. The truth is between the packets of the
+      two hosts, which share this machine's clock; what is judged is phases.csv and timeline.csv, whose clocks were mapped.
+(iii) and (iv) are in `fltestbed.bench.accuracy_clocks`.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from analysis.derive import derive
+from analysis.load import Run, load_run
+from fltestbed.bench.accuracy_clocks import judge_odd_clocks, judge_second_network
+from fltestbed.bench.accuracy_report import AccuracyBar, AccuracyReport, StampErrors
+from fltestbed.bench.models import Size
+from fltestbed.bench.place import CONGESTION_CONTROL
+from fltestbed.bench.testbed import run
+from fltestbed.bench.witness import STAMPS, Transfer, match
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
+from fltestbed.measure.host import describe_host, package_versions
+
+PARTS = ("stamps", "clocks", "second-network")
+CLIENTS = 2
+STAMP_BAR_MS = 2.0
+SHARE_BAR = 0.95
+TRANSFERS = {"mini": 100, "small": 100, "large": 30}
+START_S, ROUND_S = 12.0, 0.3
+"""For the estimate of how long it takes: to start server and clients, and a round beside its transfers."""
+CLOCKS_S = {"clocks": 110.0, "second-network": 45.0}
+
+ABOUT = (
+    f"{CLIENTS} clients, fresh random weights each round, no training; congestion control {CONGESTION_CONTROL}",
+    "packets: tcpdump at both ends, first and last packet with payload not seen before; all hosts share this machine's clock",
+)
+
+log = logging.getLogger("fltestbed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes
+    ----------
+    links : sequence of str
+        Shipped profiles, or paths of profiles.
+    sizes : sequence of Size
+    transfers : int or None
+        In each direction, for each link and size; None for 100, and 30 of 45 MB.
+    parts : sequence of str
+        Of `PARTS`.
+    backend : str
+        How links are emulated.
+    """
+
+    links: Sequence[str]
+    sizes: Sequence[Size]
+    transfers: int | None = None
+    parts: Sequence[str] = PARTS
+    backend: str = "auto"
+
+    def rounds(self, size: Size) -> int:
+        """Rounds that give so many transfers in each direction."""
+        return -(-(self.transfers or TRANSFERS.get(size.name, 100)) // CLIENTS)
+
+    def duration_s(self) -> float:
+        """About how long it takes: what the links' rates allow, and a little."""
+        seconds = sum(CLOCKS_S.get(part, 0.0) for part in self.parts)
+        if "stamps" in self.parts:
+            for profile in map(load_link, self.links):
+                shared = 1 if profile.medium == "dedicated" else CLIENTS
+                for size in self.sizes:
+                    bits = 8 * 1.06 * size.model_bytes * shared
+                    moving = bits / profile.uplink.rate_mbit / 1e6 + bits / profile.downlink.rate_mbit / 1e6
+                    seconds += START_S + self.rounds(size) * (moving + ROUND_S)
+        return seconds
+
+
+def measure(plan: Plan) -> AccuracyReport:
+    """Run the benchmark; nothing is left running.
+
+    Raises
+    ------
+    TestbedError
+        A run failed, or packets could not be captured.
+    """
+    log.info("this takes about %.0f minutes", max(1.0, plan.duration_s() / 60))
+    stamps: list[StampErrors] = []
+    bars: list[AccuracyBar] = []
+    notes: dict[str, tuple[str, ...]] = {}
+    if "stamps" in plan.parts:
+        for profile in map(load_link, plan.links):
+            for size in plan.sizes:
+                found, judged = _measure_transfers(plan, profile, size, notes)
+                stamps += found
+                bars += judged
+    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder:
+        if "clocks" in plan.parts:
+            bars += judge_odd_clocks(Path(folder), plan.backend)
+        if "second-network" in plan.parts:
+            bars += judge_second_network(Path(folder), plan.backend)
+    return AccuracyReport(ABOUT, notes, describe_host(SYSTEM_CLOCK), package_versions(), tuple(stamps), tuple(bars))
+
+
+def _measure_transfers(
+    plan: Plan, profile: LinkProfile, size: Size, notes: dict[str, tuple[str, ...]]
+) -> tuple[list[StampErrors], list[AccuracyBar]]:
+    rounds = plan.rounds(size)
+    log.info("%s, %s model: %s transfers each way", profile.name, size.name, rounds * CLIENTS)
+    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as scratch:
+        with EmulatedNetwork(profile, CLIENTS, backend=plan.backend, congestion_control=CONGESTION_CONTROL) as network:
+            facts = network.describe()
+            notes[profile.name] = (profile.summary, f"backend {facts['backend']}", *facts["notes"])
+            witnessed = run(network, size, rounds, Path(scratch))
+        recorded = derive(load_run(witnessed.folder))
+        transfers = match(recorded, witnessed)
+    where = f"{profile.name}, {size.name}"
+    errors = stamp_errors(profile.name, size.name, transfers)
+    bars = [judge_stamp(found) for found in errors]
+    bars += [judge_one_way(recorded, table, transfers, where) for table in ("phases", "timeline")]
+    bars.append(AccuracyBar("", "packets' own stamps: bound", where, witnessed.bound_ns / 1e6, None, "ms"))
+    return errors, bars
+
+
+def stamp_errors(link: str, size: str, transfers: Sequence[Transfer]) -> list[StampErrors]:
+    """Each stamp minus its packet."""
+    return [
+        StampErrors(
+            link,
+            size,
+            direction,
+            column,
+            which,
+            tuple(round(t.error_ms(column, end, which), 6) for t in transfers if t.direction == direction),
+        )
+        for direction, column, end, which in STAMPS
+    ]
+
+
+def judge_stamp(errors: StampErrors) -> AccuracyBar:
+    """Bar (i)."""
+    what = f"{errors.direction} {errors.stamp.removesuffix('_raw_ns')} within {STAMP_BAR_MS:g} ms of its packet"
+    share = errors.share_within(STAMP_BAR_MS) * 100
+    return AccuracyBar("i", what, f"{errors.link}, {errors.size}", share, SHARE_BAR * 100, "%", at_least=True)
+
+
+def judge_one_way(recorded: Run, table: str, transfers: Sequence[Transfer], where: str) -> AccuracyBar:
+    """Bar (ii): by how much the worst one-way time is further off than its uncertainty, in ms; negative is inside."""
+    rows = recorded[table]
+    rows = rows[rows["phase"].isin(["downlink", "uplink"])].set_index(["message_id", "phase"])
+    excess = []
+    for transfer in transfers:
+        row = rows.loc[(transfer.row["message_id"], transfer.direction)]
+        error_s = abs(float(row["duration_s"]) - transfer.one_way_s)
+        excess.append((error_s - float(row["duration_uncertainty_s"])) * 1e3)
+    what = f"{table}.csv: one-way time, worst error minus its uncertainty"
+    return AccuracyBar("ii", what, where, float(np.max(excess)), STAMP_BAR_MS, "ms")

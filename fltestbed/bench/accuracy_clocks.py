@@ -1,0 +1,221 @@
+"""Parts (iii) and (iv) of `fltestbed bench accuracy`: clock mappings against a truth that is known.
+
+(iii) Clients whose clocks are shifted, drift, or step take part in a run over Ethernet and over a strongly asymmetric link. At
+      every estimate that was recorded, and at a thousand moments of the mapping over all samples, the true offset is inside the
+      half-width, and the half-width is at most half the smallest round trip net of processing, plus the drift bound times the
+      distance from that exchange, plus 1 ms. No phase is further from its true length than its uncertainty (and 2 us, to which
+      the truth of a drifting clock is known).
+(iv)  With a second, quiet network the mapping is at least ten times tighter than over the emulated 5G link, and the difference
+      of both, the link's asymmetry, is that of the packets within the quiet mapping's uncertainty, for each exchange in the mean.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.derive import derive
+from analysis.load import Run, load_run
+from analysis.mapping import fit
+from fltestbed.bench.accuracy_report import AccuracyBar
+from fltestbed.bench.capture import HttpMessage
+from fltestbed.bench.models import SIZES
+from fltestbed.bench.odd_clocks import OddClock, build_library
+from fltestbed.bench.place import CONGESTION_CONTROL
+from fltestbed.bench.testbed import Oddity, Witnessed, run
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.config import validate
+from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
+from fltestbed.links.topology import QUIET_INTERFACE
+from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample
+
+ROUNDS = 8
+PAUSE_S = 2.0
+STEP_AFTER_S = 22.0
+TRUTH_NS = 2_000
+ALLOWANCE_MS = 1.0
+TIGHTER_BAR = 10.0
+SERVER_PORT = 9092
+
+ASYMMETRIC = {
+    "name": "asymmetric",
+    "medium": "dedicated",
+    "uplink": {"rate-mbit": 5, "delay-ms": 40, "queue-kb": 100},
+    "downlink": {"rate-mbit": 100, "delay-ms": 10, "queue-kb": 250},
+}
+
+log = logging.getLogger("fltestbed")
+
+
+def judge_odd_clocks(folder: Path, backend: str) -> list[AccuracyBar]:
+    """Bar (iii): run the odd clocks over two links."""
+    library = build_library(folder)
+    bars = []
+    for profile in (load_link("ethernet"), validate(LinkProfile, ASYMMETRIC, "asymmetric")):
+        now_ns = SYSTEM_CLOCK.raw_ns()
+        clocks = (
+            OddClock("+37 s", shift_s=37),
+            OddClock("+2 days", shift_s=2 * 86400),
+            OddClock("+100 ppm", drift_ppm=100, since_ns=now_ns),
+            OddClock("-100 ppm", drift_ppm=-99, since_ns=now_ns),
+            OddClock("wall clock +1 h in mid run", step_s=3600, step_at_ns=now_ns + int(STEP_AFTER_S * 1e9)),
+        )
+        log.info("%s: %s clients with odd clocks", profile.name, len(clocks))
+        with EmulatedNetwork(
+            profile, len(clocks), backend=backend, congestion_control=CONGESTION_CONTROL
+        ) as network:
+            odd = {host.name: clock for host, clock in zip(network.clients, clocks, strict=True)}
+            oddities = {name: clock.oddity(library) for name, clock in odd.items()}
+            scratch = folder / profile.name
+            scratch.mkdir()
+            witnessed = run(
+                network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities, captured=False
+            )
+        bars += judge_mappings(derive(load_run(witnessed.folder)), odd, profile.name)
+    return bars
+
+
+def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> list[AccuracyBar]:
+    """Bars of (iii) for one run whose clients' clocks are known."""
+    bars = []
+    for client, clock in odd.items():
+        where = f"{link}, {clock.name}"
+        samples, estimates = (rows[rows["client"] == client] for rows in (recorded["clock_samples"], recorded["clock"]))
+        mapping = fit(samples)
+        if mapping is None or estimates.empty:
+            bars.append(AccuracyBar("iii", "clock samples", where, 0, 1, "", at_least=True))
+            continue
+        at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
+        offset, half_width = mapping.offset(at)
+        outside = np.abs(at + offset - clock.truth_ns(at)) - half_width
+        stamps = estimates["client_raw_ns"].to_numpy(dtype=np.int64)
+        then = np.abs(stamps + estimates["offset_ns"].to_numpy(dtype=np.int64) - clock.truth_ns(stamps))
+        then_width = estimates["half_width_ns"].to_numpy(dtype=np.int64)
+        excess_ms = (_concatenate(half_width, then_width) - _concatenate(_allowed_ns(samples, at), _allowed_ns(samples, stamps, known=True))) / 1e6
+        bars += [
+            AccuracyBar("iii", "moments at which the truth is outside", where,
+                        float((_concatenate(outside, then - then_width) > TRUTH_NS).sum()), 0, ""),
+            AccuracyBar("iii", "largest half-width beyond half a round trip and drift", where, float(excess_ms.max()), ALLOWANCE_MS, "ms"),
+            AccuracyBar("iii", "median half-width over all samples", where, float(np.median(half_width)) / 1e6, None, "ms"),
+        ]  # fmt: skip
+        for table in ("phases", "timeline"):
+            bars.append(AccuracyBar("iii", f"{table}.csv: phases off by more than their uncertainty", where, _wrong(recorded[table], client, clock), 0, ""))
+    return bars
+
+
+def _concatenate(*parts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    return np.concatenate(parts)
+
+
+def _allowed_ns(
+    samples: pd.DataFrame, at: "np.ndarray[tuple[int], np.dtype[np.int64]]", *, known: bool = False
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Half the round trip net of processing of the exchange with the smallest, and the drift bound times the distance from it.
+
+    With `known` it is the smallest of the exchanges that were over at each moment.
+    """
+    send, receive, answer, back = (
+        samples[column].to_numpy(dtype=np.int64)
+        for column in ("client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns")
+    )
+    half = ((back - send) - (answer - receive)) / 2
+    allowed = []
+    for moment in at:
+        candidates = np.flatnonzero(back <= moment) if known else np.arange(len(half))
+        best = candidates[np.argmin(half[candidates])]
+        distance = max(abs(int(moment) - int(send[best])), abs(int(moment) - int(back[best])))
+        allowed.append(half[best] + distance * DRIFT_BOUND_PPM / 1e6)
+    return np.array(allowed).astype(np.int64)
+
+
+def _wrong(rows: pd.DataFrame, client: str, clock: OddClock) -> float:
+    """Phases of a client whose true length is further from the recorded one than its uncertainty."""
+    rows = rows[(rows["client"] == client) & rows["duration_s"].notna()]
+    true = {}
+    for end in ("start", "end"):
+        raw = rows[f"{end}_raw_ns"].astype("int64")
+        true[end] = raw.where(rows[f"{end}_host"] == "server", clock.truth_ns(raw))
+    error_s = (rows["duration_s"] - (true["end"] - true["start"]) / 1e9).abs()
+    # A phase on one host lasts as long as that host's clock says: a clock that drifts is wrong by the drift.
+    own_s = (rows["start_host"] == rows["end_host"]).astype(float) * rows["duration_s"].abs() * DRIFT_BOUND_PPM / 1e6
+    return float((error_s > rows["duration_uncertainty_s"] + own_s + TRUTH_NS / 1e9).sum())
+
+
+def judge_second_network(folder: Path, backend: str) -> list[AccuracyBar]:
+    """Bar (iv): the 5G link with a quiet network beside it."""
+    profile = load_link("5g")
+    log.info("%s: 2 clients with a second, quiet network", profile.name)
+    scratch = folder / "second"
+    scratch.mkdir()
+    with EmulatedNetwork(
+        profile, 2, backend=backend, congestion_control=CONGESTION_CONTROL, second_network=True
+    ) as network:
+        options = ("--clock-interface", QUIET_INTERFACE, "--clock-server", f"{network.quiet_server}:{SERVER_PORT}")
+        oddities = {host.name: Oddity(options=options) for host in network.clients}
+        witnessed = run(network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities)
+    recorded = derive(load_run(witnessed.folder))
+    bars = []
+    configured_ms = profile.uplink.delay_ms - profile.downlink.delay_ms
+    for host in network.clients:
+        bars += judge_asymmetry(recorded, witnessed, host.name, f"{profile.name}, {host.name}", configured_ms)
+    return bars
+
+
+def judge_asymmetry(
+    recorded: Run, witnessed: Witnessed, client: str, where: str, configured_ms: float
+) -> list[AccuracyBar]:
+    """Bars of (iv) for one client."""
+    samples = recorded["clock_samples"]
+    samples = samples[samples["client"] == client]
+    quiet = fit(samples[samples["interface"] == QUIET_INTERFACE])
+    over_link = samples[samples["interface"] != QUIET_INTERFACE]
+    link = fit(over_link)
+    if quiet is None or link is None:
+        return [AccuracyBar("iv", "clock samples over both networks", where, 0, 1, "", at_least=True)]
+    at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
+    widths = [float(np.median(mapping.offset(at)[1])) / 1e6 for mapping in (link, quiet)]
+    measured, uncertainty, seen = [], [], []
+    for row in over_link.itertuples():
+        sample = ClockSample(
+            int(row.client_send_raw_ns), int(row.server_receive_raw_ns), int(row.server_send_raw_ns), int(row.client_receive_raw_ns)
+        )
+        offset, half_width = quiet.offset(np.array([sample.client_send_raw_ns]))
+        packets = _one_way_ns(witnessed, client, sample)
+        if packets is not None:
+            measured.append(2 * (sample.offset_ns - int(offset[0])) / 1e6)
+            uncertainty.append(2 * int(half_width[0]) / 1e6)
+            seen.append((packets[0] - packets[1]) / 1e6)
+    error = float(np.mean(measured) - np.mean(seen))
+    return [
+        AccuracyBar("iv", "half-width over the link / over the quiet network", where, widths[0] / widths[1], TIGHTER_BAR, "", at_least=True),
+        AccuracyBar("iv", "half-width over the quiet network", where, widths[1], None, "ms"),
+        AccuracyBar("iv", f"asymmetry by the clocks, mean of {len(measured)} exchanges", where, float(np.mean(measured)), None, "ms"),
+        AccuracyBar("iv", f"asymmetry by the packets ({configured_ms:g} ms configured, and frames)", where, float(np.mean(seen)), None, "ms"),
+        AccuracyBar("iv", "their difference", where, abs(error), float(np.mean(uncertainty)), "ms"),
+    ]  # fmt: skip
+
+
+def _one_way_ns(witnessed: Witnessed, client: str, sample: ClockSample) -> tuple[int, int] | None:
+    """How long the first packets of an exchange's request and response were under way; None if they are not found."""
+    ways = []
+    for moment, from_client in ((sample.client_send_raw_ns, True), (sample.server_send_raw_ns, False)):
+        near, far = (witnessed.at_client[client], witnessed.at_server) if from_client else (witnessed.at_server, witnessed.at_client[client])
+        left = _first_after(near, witnessed.addresses[client], from_client, moment)
+        arrived = _first_after(far, witnessed.addresses[client], from_client, left.first_ns) if left is not None else None
+        if left is None or arrived is None or left.receiver != arrived.receiver or left.sender != arrived.sender:
+            return None
+        ways.append(arrived.first_ns - left.first_ns)
+    return ways[0], ways[1]
+
+
+def _first_after(messages: list[HttpMessage], client: str, from_client: bool, moment_ns: int) -> HttpMessage | None:
+    return next(
+        (
+            message
+            for message in messages
+            if (message.sender if from_client else message.receiver)[0] == client and message.first_ns >= moment_ns
+        ),
+        None,
+    )
