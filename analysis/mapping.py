@@ -18,11 +18,11 @@ The mapping is the middle of the two and its half-width half of their distance; 
 formulas above. Exchanges with small round trips decide, slow and one-sided ones change nothing, a long poll is as good as a
 short one, and the true offset is inside as long as the stamps and the two drifts are right.
 
-The drifts are estimated from the same bounds: over all pairs of a lower bound and a later upper one the smallest slope is the
-most that the mean drift can be, and over all pairs of an upper and a later lower one the largest is the least (the feasible
-region of Moon, Skelly and Towsley 1999 and of Zhang, Liu and Xia 2002; see `fltestbed.measure.mapping`, which does the same
-while the run goes on). Around that mean the drift may wander by a fixed bound; where the pairs leave nothing, it wanders more,
-and the fixed bound on the drift itself is all that is used.
+The drifts are estimated from the same bounds: over all pairs of a lower bound and a later upper one the smallest slope is
+the most that the mean drift can be, and over all pairs of an upper and a later lower one the largest is the least (the
+feasible region of Moon, Skelly and Towsley 1999 and of Zhang, Liu and Xia 2002; see `fltestbed.measure.mapping`, which does
+the same while the run goes on). Around that mean the drift may wander by a fixed bound; where the pairs leave nothing, it
+wanders more, and the fixed bound on the drift itself is all that is used.
 
 Samples that contradict most others (a client that says what cannot be, a host that was started again) are left out, and how
 many is said. Where lower still exceeds upper, `ClockMapping.contradiction_ns` says by how much.
@@ -45,7 +45,7 @@ _Ints = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class _Envelope:
-    """``min_i (values_i + rise * (t - at_i))`` over what is earlier than t, ``values_i + fall * (t - at_i)`` over what is later.
+    """``min_i (values_i + rise * (t - at_i))`` over the samples before t, and with ``fall`` over those after it.
 
     `earlier` holds that minimum at each `at`, over the samples up to it; `later` over those from it on.
     """

@@ -1,8 +1,9 @@
 """`fltestbed bench accuracy`: is what is stamped what happened?
 
 (i)   Each stamp of a transfer against the packets of its own host: at most 2 ms apart in 95% of transfers.
-(ii)  The error of a one-way time is never more than its stated uncertainty plus 2 ms. The truth is between the packets of the
-      two hosts, which share this machine's clock; what is judged is phases.csv and timeline.csv, whose clocks were mapped.
+(ii)  The error of a one-way time is never more than its stated uncertainty plus 2 ms. The truth is between the packets of
+      the two hosts, which share this machine's clock; what is judged is phases.csv and timeline.csv, whose clocks were
+      mapped.
 (iii) and (iv) are in `fltestbed.bench.accuracy_clocks`.
 """
 
@@ -37,7 +38,7 @@ CLOCKS_S = {"clocks": 110.0, "second-network": 45.0}
 
 ABOUT = (
     f"{CLIENTS} clients, fresh random weights each round, no training; congestion control {CONGESTION_CONTROL}",
-    "packets: tcpdump at both ends, first and last packet with payload not seen before; all hosts share this machine's clock",
+    "packets: tcpdump at both ends, first and last packet with payload not seen before; all hosts share one clock",
 )
 
 log = logging.getLogger("fltestbed")
@@ -154,11 +155,16 @@ def judge_stamp(errors: StampErrors) -> AccuracyBar:
 def judge_one_way(recorded: Run, table: str, transfers: Sequence[Transfer], where: str) -> AccuracyBar:
     """Bar (ii): by how much the worst one-way time is further off than its uncertainty, in ms; negative is inside."""
     rows = recorded[table]
-    rows = rows[rows["phase"].isin(["downlink", "uplink"])].set_index(["message_id", "phase"])
+    rows = rows[rows["phase"].isin(["downlink", "uplink"])]
+    stated = {
+        (message_id, phase): (float(duration_s), float(uncertainty_s))
+        for message_id, phase, duration_s, uncertainty_s in rows[
+            ["message_id", "phase", "duration_s", "duration_uncertainty_s"]
+        ].itertuples(index=False, name=None)
+    }
     excess = []
     for transfer in transfers:
-        row = rows.loc[(transfer.row["message_id"], transfer.direction)]
-        error_s = abs(float(row["duration_s"]) - transfer.one_way_s)
-        excess.append((error_s - float(row["duration_uncertainty_s"])) * 1e3)
+        duration_s, uncertainty_s = stated[str(transfer.row["message_id"]), transfer.direction]
+        excess.append((abs(duration_s - transfer.one_way_s) - uncertainty_s) * 1e3)
     what = f"{table}.csv: one-way time, worst error minus its uncertainty"
     return AccuracyBar("ii", what, where, float(np.max(excess)), STAMP_BAR_MS, "ms")

@@ -1,12 +1,13 @@
 """Parts (iii) and (iv) of `fltestbed bench accuracy`: clock mappings against a truth that is known.
 
-(iii) Clients whose clocks are shifted, drift, or step take part in a run over Ethernet and over a strongly asymmetric link. At
-      every estimate that was recorded, and at a thousand moments of the mapping over all samples, the true offset is inside the
-      half-width, and the half-width is at most half the smallest round trip net of processing, plus the drift bound times the
-      distance from that exchange, plus 1 ms. No phase is further from its true length than its uncertainty (and 2 us, to which
-      the truth of a drifting clock is known).
-(iv)  With a second, quiet network the mapping is at least ten times tighter than over the emulated 5G link, and the difference
-      of both, the link's asymmetry, is that of the packets within the quiet mapping's uncertainty, for each exchange in the mean.
+(iii) Clients whose clocks are shifted, drift, or step take part in a run over Ethernet and over a strongly asymmetric link.
+      At every estimate that was recorded, and at a thousand moments of the mapping over all samples, the true offset is
+      inside the half-width, and the half-width is at most half the smallest round trip net of processing, plus the drift
+      bound times the distance from that exchange, plus 1 ms. No phase is further from its true length than its uncertainty
+      (and 2 us, to which the truth of a drifting clock is known).
+(iv)  With a second, quiet network the mapping is at least ten times tighter than over the emulated 5G link, and the
+      difference of both, the link's asymmetry, is that of the packets within the quiet mapping's uncertainty, for each
+      exchange in the mean.
 """
 
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.derive import derive
 from analysis.load import Run, load_run
@@ -46,6 +48,9 @@ ASYMMETRIC = {
     "downlink": {"rate-mbit": 100, "delay-ms": 10, "queue-kb": 250},
 }
 
+_Ints = NDArray[np.integer]
+_STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
+
 log = logging.getLogger("fltestbed")
 
 
@@ -63,16 +68,12 @@ def judge_odd_clocks(folder: Path, backend: str) -> list[AccuracyBar]:
             OddClock("wall clock +1 h in mid run", step_s=3600, step_at_ns=now_ns + int(STEP_AFTER_S * 1e9)),
         )
         log.info("%s: %s clients with odd clocks", profile.name, len(clocks))
-        with EmulatedNetwork(
-            profile, len(clocks), backend=backend, congestion_control=CONGESTION_CONTROL
-        ) as network:
+        with EmulatedNetwork(profile, len(clocks), backend=backend, congestion_control=CONGESTION_CONTROL) as network:
             odd = {host.name: clock for host, clock in zip(network.clients, clocks, strict=True)}
             oddities = {name: clock.oddity(library) for name, clock in odd.items()}
             scratch = folder / profile.name
             scratch.mkdir()
-            witnessed = run(
-                network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities, captured=False
-            )
+            witnessed = run(network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities, captured=False)
         bars += judge_mappings(derive(load_run(witnessed.folder)), odd, profile.name)
     return bars
 
@@ -89,37 +90,46 @@ def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> lis
             continue
         at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
         offset, half_width = mapping.offset(at)
-        outside = np.abs(at + offset - clock.truth_ns(at)) - half_width
         stamps = estimates["client_raw_ns"].to_numpy(dtype=np.int64)
         then = np.abs(stamps + estimates["offset_ns"].to_numpy(dtype=np.int64) - clock.truth_ns(stamps))
         then_width = estimates["half_width_ns"].to_numpy(dtype=np.int64)
-        excess_ms = (_concatenate(half_width, then_width) - _concatenate(_allowed_ns(samples, at), _allowed_ns(samples, stamps, known=True))) / 1e6
-        bars += [
-            AccuracyBar("iii", "moments at which the truth is outside", where,
-                        float((_concatenate(outside, then - then_width) > TRUTH_NS).sum()), 0, ""),
-            AccuracyBar("iii", "largest half-width beyond half a round trip and drift", where, float(excess_ms.max()), ALLOWANCE_MS, "ms"),
-            AccuracyBar("iii", "median half-width over all samples", where, float(np.median(half_width)) / 1e6, None, "ms"),
-        ]  # fmt: skip
+        outside_ns = np.concatenate([np.abs(at + offset - clock.truth_ns(at)) - half_width, then - then_width])
+        excess_ms = (
+            np.concatenate([half_width, then_width])
+            - np.concatenate([_allowed_ns(samples, at), _allowed_ns(samples, stamps, known=True)])
+        ) / 1e6
+        figures: list[tuple[str, float, float | None, str]] = [
+            ("moments at which the truth is outside", float((outside_ns > TRUTH_NS).sum()), 0, ""),
+            ("largest half-width beyond half a round trip and drift", float(excess_ms.max()), ALLOWANCE_MS, "ms"),
+            ("median half-width over all samples", float(np.median(half_width)) / 1e6, None, "ms"),
+        ]
+        bars += [AccuracyBar("iii", what, where, figure, limit, unit) for what, figure, limit, unit in figures]
+        if clock.step_s:
+            after = samples["client_send_raw_ns"] > clock.step_at_ns
+            least = float(min(after.sum(), (~after).sum()))
+            bars.append(
+                AccuracyBar("iii", "exchanges before and after the step, the fewer", where, least, 2, "", at_least=True)
+            )
         for table in ("phases", "timeline"):
-            bars.append(AccuracyBar("iii", f"{table}.csv: phases off by more than their uncertainty", where, _wrong(recorded[table], client, clock), 0, ""))
+            bars.append(
+                AccuracyBar(
+                    "iii",
+                    f"{table}.csv: phases off by more than their uncertainty",
+                    where,
+                    _wrong(recorded[table], client, clock),
+                    0,
+                    "",
+                )
+            )
     return bars
 
 
-def _concatenate(*parts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return np.concatenate(parts)
-
-
-def _allowed_ns(
-    samples: pd.DataFrame, at: "np.ndarray[tuple[int], np.dtype[np.int64]]", *, known: bool = False
-) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Half the round trip net of processing of the exchange with the smallest, and the drift bound times the distance from it.
+def _allowed_ns(samples: pd.DataFrame, at: _Ints, *, known: bool = False) -> _Ints:
+    """Half the smallest round trip net of processing, and the drift bound times the distance from its exchange.
 
     With `known` it is the smallest of the exchanges that were over at each moment.
     """
-    send, receive, answer, back = (
-        samples[column].to_numpy(dtype=np.int64)
-        for column in ("client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns")
-    )
+    send, receive, answer, back = (samples[column].to_numpy(dtype=np.int64) for column in _STAMPS)
     half = ((back - send) - (answer - receive)) / 2
     allowed = []
     for moment in at:
@@ -149,9 +159,7 @@ def judge_second_network(folder: Path, backend: str) -> list[AccuracyBar]:
     log.info("%s: 2 clients with a second, quiet network", profile.name)
     scratch = folder / "second"
     scratch.mkdir()
-    with EmulatedNetwork(
-        profile, 2, backend=backend, congestion_control=CONGESTION_CONTROL, second_network=True
-    ) as network:
+    with EmulatedNetwork(profile, 2, backend=backend, congestion_control=CONGESTION_CONTROL, second_network=True) as network:
         options = ("--clock-interface", QUIET_INTERFACE, "--clock-server", f"{network.quiet_server}:{SERVER_PORT}")
         oddities = {host.name: Oddity(options=options) for host in network.clients}
         witnessed = run(network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities)
@@ -163,9 +171,7 @@ def judge_second_network(folder: Path, backend: str) -> list[AccuracyBar]:
     return bars
 
 
-def judge_asymmetry(
-    recorded: Run, witnessed: Witnessed, client: str, where: str, configured_ms: float
-) -> list[AccuracyBar]:
+def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str, configured_ms: float) -> list[AccuracyBar]:
     """Bars of (iv) for one client."""
     samples = recorded["clock_samples"]
     samples = samples[samples["client"] == client]
@@ -177,31 +183,37 @@ def judge_asymmetry(
     at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
     widths = [float(np.median(mapping.offset(at)[1])) / 1e6 for mapping in (link, quiet)]
     measured, uncertainty, seen = [], [], []
-    for row in over_link.itertuples():
-        sample = ClockSample(
-            int(row.client_send_raw_ns), int(row.server_receive_raw_ns), int(row.server_send_raw_ns), int(row.client_receive_raw_ns)
-        )
+    for stamps in over_link[_STAMPS].to_numpy(dtype=np.int64):
+        sample = ClockSample(*map(int, stamps))
         offset, half_width = quiet.offset(np.array([sample.client_send_raw_ns]))
         packets = _one_way_ns(witnessed, client, sample)
         if packets is not None:
             measured.append(2 * (sample.offset_ns - int(offset[0])) / 1e6)
             uncertainty.append(2 * int(half_width[0]) / 1e6)
             seen.append((packets[0] - packets[1]) / 1e6)
-    error = float(np.mean(measured) - np.mean(seen))
-    return [
-        AccuracyBar("iv", "half-width over the link / over the quiet network", where, widths[0] / widths[1], TIGHTER_BAR, "", at_least=True),
-        AccuracyBar("iv", "half-width over the quiet network", where, widths[1], None, "ms"),
-        AccuracyBar("iv", f"asymmetry by the clocks, mean of {len(measured)} exchanges", where, float(np.mean(measured)), None, "ms"),
-        AccuracyBar("iv", f"asymmetry by the packets ({configured_ms:g} ms configured, and frames)", where, float(np.mean(seen)), None, "ms"),
-        AccuracyBar("iv", "their difference", where, abs(error), float(np.mean(uncertainty)), "ms"),
-    ]  # fmt: skip
+    if not measured:
+        return [AccuracyBar("iv", "exchanges over the link of which packets were found", where, 0, 1, "", at_least=True)]
+    by_clocks, by_packets = float(np.mean(measured)), float(np.mean(seen))
+    figures: list[tuple[str, float, float | None, str]] = [
+        ("half-width over the quiet network", widths[1], None, "ms"),
+        (f"asymmetry by the clocks, mean of {len(measured)} exchanges", by_clocks, None, "ms"),
+        (f"asymmetry by the packets ({configured_ms:g} ms configured, and frames)", by_packets, None, "ms"),
+        ("their difference", abs(by_clocks - by_packets), float(np.mean(uncertainty)), "ms"),
+    ]
+    ratio = widths[0] / widths[1]
+    tighter = AccuracyBar("iv", "half-width: the link's / the quiet network's", where, ratio, TIGHTER_BAR, "", at_least=True)
+    return [tighter, *(AccuracyBar("iv", what, where, figure, limit, unit) for what, figure, limit, unit in figures)]
 
 
 def _one_way_ns(witnessed: Witnessed, client: str, sample: ClockSample) -> tuple[int, int] | None:
     """How long the first packets of an exchange's request and response were under way; None if they are not found."""
     ways = []
     for moment, from_client in ((sample.client_send_raw_ns, True), (sample.server_send_raw_ns, False)):
-        near, far = (witnessed.at_client[client], witnessed.at_server) if from_client else (witnessed.at_server, witnessed.at_client[client])
+        near, far = (
+            (witnessed.at_client[client], witnessed.at_server)
+            if from_client
+            else (witnessed.at_server, witnessed.at_client[client])
+        )
         left = _first_after(near, witnessed.addresses[client], from_client, moment)
         arrived = _first_after(far, witnessed.addresses[client], from_client, left.first_ns) if left is not None else None
         if left is None or arrived is None or left.receiver != arrived.receiver or left.sender != arrived.sender:

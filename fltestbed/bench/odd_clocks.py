@@ -1,7 +1,7 @@
 """Clients whose clocks are odd, and what their stamps are in truth.
 
-Time namespaces shift a process's monotonic clocks, RAW included (`unshare --time`); a small library that is loaded before libc
-makes RAW drift and the wall clock step, for one process and what it starts. The truth is known exactly in both.
+Time namespaces shift a process's monotonic clocks, RAW included (`unshare --time`); a small library that is loaded before
+libc makes RAW drift and the wall clock step, for one process and what it starts. The truth is known exactly in both.
 """
 
 import subprocess
@@ -116,7 +116,9 @@ def build_library(folder: Path) -> Path:
             ["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True, capture_output=True
         )
     except FileNotFoundError as error:
-        raise HostError("gcc is missing: clocks that drift are made by a small C library; apt install gcc libc6-dev") from error
+        raise HostError(
+            "gcc is missing: clocks that drift are made by a small C library; apt install gcc libc6-dev"
+        ) from error
     except subprocess.CalledProcessError as error:
         raise HostError(f"gcc failed: {error.stderr.decode(errors='replace').strip().splitlines()[-1]}") from error
     return library

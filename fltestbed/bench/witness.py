@@ -1,7 +1,7 @@
 """What packets say of stamps: each transfer of a run beside the packets of its own hosts.
 
-All hosts of an emulated network run on one kernel, so the raw clock of every host is the same one, whatever a client believes
-its clock to be: `Skew` undoes that.
+All hosts of an emulated network run on one kernel, so the raw clock of every host is the same one, whatever a client
+believes its clock to be.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Transfer:
 
     @property
     def direction(self) -> str:
-        """downlink or uplink."""
+        """The transfer's: downlink or uplink."""
         return str(self.row["direction"])
 
     def error_ms(self, column: str, end: str, which: str) -> float:
@@ -76,18 +76,18 @@ def match(run: Run, witnessed: Witnessed) -> list[Transfer]:
     found: list[Transfer] = []
     for (client, direction), rows in run["transfers"].groupby(["client", "direction"]):
         address = witnessed.addresses[str(client)]
-        rows = rows.sort_values("server_start_raw_ns")
-        sizes = rows["payload_bytes"].tolist()
+        in_order = rows.sort_values("server_start_raw_ns")
+        sizes = in_order["payload_bytes"].tolist()
         at = {
             "server": list(_transfers(witnessed.at_server, address, str(direction), sizes)),
             "client": list(_transfers(witnessed.at_client[str(client)], address, str(direction), sizes)),
         }
         if any(len(messages) != len(rows) for messages in at.values()):
             raise TestbedError(
-                f"{client}, {direction}: {len(rows)} transfers are on record, but the captures hold {len(at['server'])} at the "
-                f"server and {len(at['client'])} at the client"
+                f"{client}, {direction}: {len(rows)} transfers are on record, but the captures hold "
+                f"{len(at['server'])} at the server and {len(at['client'])} at the client"
             )
-        for number, (_, row) in enumerate(rows.iterrows()):
+        for number, (_, row) in enumerate(in_order.iterrows()):
             found.append(Transfer(row, {end: messages[number] for end, messages in at.items()}))
     return found
 

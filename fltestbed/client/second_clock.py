@@ -1,7 +1,7 @@
 """Clock exchanges over a second network, beside everything else that a client does.
 
-On a quiet network the round trip is short whatever the measured link is busy with, so the bound is narrow, and it does not age:
-an exchange follows the last after `interval_s`.
+On a quiet network the round trip is short whatever the measured link is busy with, so the bound is narrow, and it does not
+age: an exchange follows the last after `interval_s`.
 """
 
 import http.client

@@ -5,8 +5,8 @@ Stamps are of the client's CLOCK_MONOTONIC_RAW:
 ``send_ns``
     Just before the first byte of the request is handed to the kernel (the connection stands by then).
 ``sent_ns``
-    The last byte of the request left this host for the first time, by the kernel's stamp; where the kernel gives none, it was
-    handed to the kernel, which may still hold up to a send buffer of it.
+    The last byte of the request left this host for the first time, by the kernel's stamp; where the kernel gives none, it
+    was handed to the kernel, which may still hold up to a send buffer of it.
 ``first_ns``
     The first byte of the response reached this host, by the kernel's stamp; where there is none, its header was read.
 ``end_ns``
@@ -201,7 +201,7 @@ class ServerConnection:
             sent_ns = sock.wait_left(timeout_s) or sent_ns
             sock.stamp_sending(False)
         response = connection.getresponse()
-        first_ns = sock and sock.first_ns or self._clock.raw_ns()
+        first_ns = (sock and sock.first_ns) or self._clock.raw_ns()
         content = bytearray(int(response.getheader("content-length", "0")))
         view, at = memoryview(content), 0
         while at < len(content):
@@ -209,7 +209,7 @@ class ServerConnection:
             if count == 0:
                 raise http.client.IncompleteRead(bytes(content[:at]), len(content) - at)
             at += count
-        end_ns = sock and sock.arrived_ns or self._clock.raw_ns()
+        end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
         response.read()
         after = tcp_snapshot(connection.sock) if connection.sock is not None else None
         return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)

@@ -5,13 +5,14 @@ not left yet: a send buffer may hold seconds of it. The kernel notes both moment
 Documentation/networking/timestamping.rst): a packet's when it came from the device's driver, and when it went there.
 
 Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is read, by its distance from a look at both
-clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp that comes
-out later than now, before the one before it, or more than `MOST_DELAY_NS` ago is not believed, and the moment of reading
-counts. So does it where there is none: with TLS on a client, whose socket is OpenSSL's, or with a device that stamps nothing.
+clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp that
+comes out later than now, before the one before it, or more than `MOST_DELAY_NS` ago is not believed, and the moment of
+reading counts. So does it where there is none: with TLS on a client, whose socket is OpenSSL's, or with a device that
+stamps nothing.
 
-Two limits. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message that
-is read late may seem later than it was, never by more than the reading was late. And a stamp of sending is of the first time
-that the last byte left: if it was lost and sent again, the receiver's stamp says when it came.
+Two limits. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message
+that is read late may seem later than it was, never by more than the reading was late. And a stamp of sending is of the
+first time that the last byte left: if it was lost and sent again, the receiver's stamp says when it came.
 """
 
 import contextlib
@@ -73,7 +74,7 @@ class StampedSocket(socket.socket):
         self._set(_RX_SOFTWARE | (_TX_SOFTWARE | _ONLY_STAMPS if on else 0))
 
     def left_ns(self) -> int | None:
-        """Raw clock when the last byte that was sent under `stamp_sending` left this host; None if the kernel has not said."""
+        """Raw clock when the last byte sent under `stamp_sending` left this host; None if the kernel has not said."""
         timeout = self.gettimeout()
         self.settimeout(0)
         try:

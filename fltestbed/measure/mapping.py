@@ -150,6 +150,7 @@ class ClockMapping:
     """Everything that the samples so far allow."""
 
     def __init__(self) -> None:
+        self._strangers: list[ClockSample] = []
         self._forget()
 
     def add(self, sample: ClockSample) -> bool:
@@ -163,7 +164,8 @@ class ClockMapping:
                 return False
             strangers = self._strangers
             self._forget()
-            return any([self.add(stranger) for stranger in strangers])
+            narrower = [self.add(stranger) for stranger in strangers]  # each of them has to be taken
+            return any(narrower)
         self._strangers = []
         before = self.at(sample.client_receive_raw_ns)
         upper, lower = _bounds(sample)
@@ -197,7 +199,7 @@ class ClockMapping:
 
     def _forget(self) -> None:
         self._upper, self._lower = _Bounds(), _Bounds()
-        self._strangers: list[ClockSample] = []
+        self._strangers = []
         self._slowest, self._fastest = -_DRIFT, _DRIFT
         self._drift_is_steady = True
 

@@ -84,7 +84,7 @@ def test_drift_is_learnt_from_exchanges_far_apart() -> None:
 
 def test_a_drift_that_wanders_further_than_is_believed_is_not_used() -> None:
     """60 ppm for 10 s, then -60: the fixed bound is left, and the truth stays inside."""
-    mapping = ClockMapping()
+    mapping, estimate = ClockMapping(), None
     for tenth in range(200):
         at = tenth * SECOND // 10
         truth = (min(tenth, 100) - max(tenth - 100, 0)) * 6_000
@@ -92,6 +92,7 @@ def test_a_drift_that_wanders_further_than_is_believed_is_not_used() -> None:
         estimate = mapping.at(at + 1_000)
         assert estimate is not None
         assert abs(estimate.offset_ns - truth) <= estimate.half_width_ns
+    assert estimate is not None
     assert (estimate.drift_ppm, estimate.drift_bound_ppm) == (0, 100)
 
 
