@@ -122,11 +122,11 @@ TRANSFERS_TABLE = Table(
         message_id Flower's identifier of the message that went to the client
         attempt [int] number of the try, from 1
         transport bundle or objects
-        client_start_raw_ns client's clock: downlink, first byte of the response read; uplink, just before the first byte of the request was written; with TLS all stamps are on the side of the plain text, so encryption counts as transfer
-        client_end_raw_ns client's clock: downlink, last byte of the response read; uplink, last byte of the request handed to the kernel
-        client_response_raw_ns client's clock: uplink, first byte of the server's answer read; empty for downlink
-        server_start_raw_ns server's clock: downlink, just before the first byte of the response was written; uplink, request's header seen
-        server_end_raw_ns server's clock: downlink, last byte of the response handed to the kernel; uplink, last byte of the request read
+        client_start_raw_ns client's clock: downlink, first byte of the response reached the host (kernel's stamp); uplink, just before the first byte of the request was handed to the kernel; with TLS the client's stamps are its own, of the plain text, so encryption counts as transfer
+        client_end_raw_ns client's clock: downlink, last byte of the response reached the host (kernel's stamp; else it was read); uplink, last byte of the request left the host for the first time (kernel's stamp; else it was handed to the kernel)
+        client_response_raw_ns client's clock: uplink, first byte of the server's answer reached the host; empty for downlink
+        server_start_raw_ns server's clock: downlink, just before the first byte of the response was handed to the kernel; uplink, first byte of the request reached the host (kernel's stamp; else its header was parsed)
+        server_end_raw_ns server's clock: downlink, last byte of the response left the host for the first time (kernel's stamp; else it was handed to the kernel); uplink, last byte of the request reached the host (kernel's stamp; else it was read)
         payload_bytes bytes of the message without HTTP framing and TLS records
         wire_up_bytes bytes from client to server on the wire during the exchange, headers and retransmissions included, from the client's TCP_INFO
         wire_down_bytes bytes from server to client on the wire during the exchange, from the client's TCP_INFO
@@ -153,12 +153,12 @@ CLOCK_SAMPLES_TABLE = Table(
     _columns("""
         run name of the run
         client name of the client
-        interface interface over which the exchange went
+        interface interface over which the exchange went: the client's link, or a second network (--clock-interface)
         exchange which exchange: clock (made for the purpose), pull, push
-        client_send_raw_ns client's clock when the request left
-        server_receive_raw_ns server's clock when it arrived
-        server_send_raw_ns server's clock when the answer left
-        client_receive_raw_ns client's clock when the answer arrived
+        client_send_raw_ns client's clock just before the request was handed to the kernel
+        server_receive_raw_ns server's clock when its first byte reached the host (kernel's stamp; else its header was parsed)
+        server_send_raw_ns server's clock just before the answer was handed to the kernel
+        client_receive_raw_ns client's clock when the answer's first byte reached the host (kernel's stamp; else its header was read)
         offset_ns middle estimate of server minus client clock
         half_width_ns half the round trip net of the server's processing: offset_ns is off by at most this
     """),
@@ -166,7 +166,7 @@ CLOCK_SAMPLES_TABLE = Table(
 
 CLOCK_TABLE = Table(
     "clock.csv",
-    "What the samples were made to say, each time the estimate changed.",
+    "What the samples of one client over one interface were made to say, each time they said it more narrowly. Two interfaces differ by the asymmetry of their paths.",
     False,
     _columns("""
         run name of the run
@@ -174,9 +174,9 @@ CLOCK_TABLE = Table(
         interface interface whose samples were used
         client_raw_ns client's clock at which the estimate holds best
         offset_ns server minus client clock at client_raw_ns
-        drift_ppm [float] how much faster the server's clock runs, parts in a million; 0 until it is known
+        drift_ppm [float] how much faster the server's clock runs, parts in a million: the middle of what the samples allow, 0 while that is nothing new
         half_width_ns half-width of offset_ns at client_raw_ns
-        drift_bound_ppm [float] growth of the half-width with the distance from client_raw_ns
+        drift_bound_ppm [float] the drift is within drift_ppm ± this, by which the half-width grows with the distance from client_raw_ns
     """),
 )
 

@@ -189,6 +189,12 @@ class RoundLog:
 
     def replied(self, task: Task, facts: ReplyFacts, end_ns: int, payload_bytes: int, wire: WireBytes) -> None:
         """A reply has arrived whole, and with it everything that its client knows of the way there."""
+        if self._contradicts_mapping(task, facts, end_ns):
+            self.doubt(task.client, "it read a message before it was sent, or sent a reply after it had arrived")
+            self.uplink_ended(task, end_ns)
+            for phase in ("downlink", "deserialize", self.compute_phase(task), "serialize", "uplink"):
+                self._row(task, phase, None, None, status="missing", detail="the client's stamps cannot be true")
+            return
         self.uplink_ended(task, end_ns)
         name = task.client.name
         arrived = Stamp(name, facts.downlink_end_ns)
@@ -213,6 +219,15 @@ class RoundLog:
         else:
             self._row(task, "serialize", Stamp(name, facts.returned_ns), sent)
         self._row(task, "uplink", sent, self._server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
+
+    def _contradicts_mapping(self, task: Task, facts: ReplyFacts, end_ns: int) -> bool:
+        """Whether a client's stamps are impossible even at the far ends of what its clock may show."""
+        read, sent = (task.client.mapping.at(stamp_ns) for stamp_ns in (facts.downlink_end_ns, facts.send_ns))
+        if read is None or sent is None:
+            return False
+        latest_read_ns = facts.downlink_end_ns + read.offset_ns + read.half_width_ns
+        earliest_sent_ns = facts.send_ns + sent.offset_ns - sent.half_width_ns
+        return latest_read_ns < (task.downlink_start_ns or 0) or earliest_sent_ns > end_ns
 
     def replied_unseen(
         self, task: Task, start_ns: int, end_ns: int, downlink_end_ns: int | None, payload_bytes: int

@@ -37,6 +37,7 @@ def test_a_client_that_joins_is_in_the_manifest(lab: Lab, tmp_path: Path) -> Non
     assert (client.name, client.link, client.interface, client.is_ours) == ("pi-1", "5g", "wwan0", True)
     assert hosts(tmp_path)["pi-1"] == {
         "model": "Pi", "link": "5g", "interface": "wwan0", "partition": 0, "wall_offset_s": 0.5,
+        "clock_interface": None,
     }  # fmt: skip
     assert (lab.roster.count(), lab.roster.names_present()) == (1, ["pi-1"])
 

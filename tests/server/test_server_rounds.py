@@ -337,6 +337,32 @@ def test_clock_samples_are_recorded_and_the_estimate_when_it_changes(round_: Rou
     assert (estimate["offset_ns"], estimate["client_raw_ns"]) == (A_OFFSET, 4000 - A_OFFSET + 3)
 
 
+def test_the_estimate_of_each_interface_is_kept_and_the_narrowest_counts(round_: Round) -> None:
+    """A quiet network beside the link: rows of clock.csv for both, and phases are placed by the better one."""
+    round_.log.clock_sample(round_.b, sample(B_OFFSET, 3, 4000), "clock", "eth0")
+    (row,) = (row for row in round_.rows["clock.csv"] if row["interface"] == "eth0")
+    assert (row["client"], row["half_width_ns"]) == ("pi-b", 4)
+    assert set(round_.b.paths) == {"wlan0", "eth0"}
+    estimate = round_.b.mapping.at(4000 - B_OFFSET)
+    assert estimate is not None
+    assert estimate.half_width_ns <= 4
+
+
+def test_stamps_that_cannot_be_cost_their_phases_and_one_message(round_: Round, caplog: pytest.LogCaptureFixture) -> None:
+    """B says that it read its message an hour before it was sent: what its clock was needed for is missing, once said."""
+    hour_ns = 3600 * 10**9
+    task = round_.log.task_of("b")
+    assert task is not None
+    early = ReplyFacts(10 * hour_ns, 10 * hour_ns, 10 * hour_ns, (), 10 * hour_ns, 0)
+    for _ in range(2):
+        round_.log.replied(task, early, 2500, 10, WireBytes(None, None))
+    rows = round_.rows.phases("pi-b")
+    assert {row["phase"] for row in rows if row["status"] == "missing"} == {
+        "downlink", "deserialize", "train", "serialize", "uplink",
+    }  # fmt: skip
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["pi-b"]
+
+
 def test_what_is_said_of_an_unknown_message_is_ignored(round_: Round) -> None:
     """A reply held, or a message delivered, that no round knows: nothing is written, nothing breaks."""
     before = len(round_.rows.phases())
