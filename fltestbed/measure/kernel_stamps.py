@@ -5,10 +5,10 @@ not left yet: a send buffer may hold seconds of it. The kernel notes both moment
 Documentation/networking/timestamping.rst): a packet's when it came from the device's driver, and when it went there.
 
 Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is read, by its distance from a look at both
-clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp that
-comes out later than now, before the one before it, or more than `MOST_DELAY_NS` ago is not believed, and the moment of
-reading counts. So does it where there is none: with TLS on a client, whose socket is OpenSSL's, or with a device that
-stamps nothing.
+clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp is not
+believed that comes out later than now, before the one before it, more than `MOST_DELAY_NS` ago, or at a time when all there
+was had been read (a gap was filled since): then the moment of reading counts. So does it where there is no stamp: with TLS on
+a client, whose socket is OpenSSL's, or with a device that stamps nothing.
 
 Two limits. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message
 that is read late may seem later than it was, never by more than the reading was late. And a stamp of sending is of the
@@ -50,6 +50,7 @@ class StampedSocket(socket.socket):
         self.clock = clock
         self.first_ns: int | None = None
         self.arrived_ns: int | None = None
+        self._drained_ns = 0  # everything that could be read then has been
         self._left_ns: int | None = None
         self._is_fresh = True
         self._stamps_sending = False
@@ -121,21 +122,27 @@ class StampedSocket(socket.socket):
         """As of any socket."""
         view = memoryview(buffer).cast("B")[: nbytes or None]
         was_fresh = self._is_fresh
-        count, ancillary, _, _ = self.recvmsg_into([view[:1] if was_fresh else view], _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary)
+        view = view[:1] if was_fresh else view
+        before_ns = self.clock.raw_ns()
+        count, ancillary, _, _ = self.recvmsg_into([view], _ANCILLARY_BYTES, flags)
+        self._note_arrival(ancillary, before_ns, count < len(view))
         if was_fresh:
             self._note_first()
         return count
 
     def _receive(self, bufsize: int, flags: int) -> bytes:
+        before_ns = self.clock.raw_ns()
         data, ancillary, _, _ = self.recvmsg(bufsize, _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary)
+        self._note_arrival(ancillary, before_ns, len(data) < bufsize)
         return data
 
-    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], before_ns: int, drained: bool) -> None:
         stamp = self._read_stamp(ancillary)
         now = self.clock.raw_ns()
-        floor = max(now - MOST_DELAY_NS, self.arrived_ns or 0)
+        # Bytes that came behind a gap carry the stamp of their own packet, and not of the one that filled the gap: what
+        # could not be read at `_drained_ns` has become whole since.
+        floor = max(now - MOST_DELAY_NS, self.arrived_ns or 0, self._drained_ns)
+        self._drained_ns = before_ns if drained else self._drained_ns
         self.arrived_ns = stamp if stamp is not None and floor <= stamp <= now else now
 
     def _note_first(self) -> None:

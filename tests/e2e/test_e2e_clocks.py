@@ -14,7 +14,7 @@ from tests.e2e.conftest import APPS, fltestbed, write_experiment
 
 
 def test_a_second_network_bounds_the_clocks_more_narrowly(tmp_path: Path) -> None:
-    """Exchanges over both networks are on record; the quiet mapping is ten times narrower, and both contain zero, the truth."""
+    """Both networks are on record; the quiet one's mapping is ten times narrower, and both contain zero, the truth."""
     config = write_experiment(tmp_path, clients=1, clock={"second-network": True, "interval-s": 0.2})
     done = fltestbed("run", config, "--link", "5g", "--app", APPS / "numpy_app", "--runs", tmp_path, "--name", "both")
     assert done.status == 0, done.out + done.err
