@@ -7,8 +7,8 @@ Documentation/networking/timestamping.rst): a packet's when it came from the dev
 Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is read, by its distance from a look at both
 clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp is not
 believed that comes out later than now, before the one before it, more than `MOST_DELAY_NS` ago, or at a time when all there
-was had been read (a gap was filled since): then the moment of reading counts. So does it where there is no stamp: with TLS on
-a client, whose socket is OpenSSL's, or with a device that stamps nothing.
+was had been read (a gap was filled since): then the moment of reading counts. So does it where there is no stamp: with TLS
+on a client, whose socket is OpenSSL's, or with a device that stamps nothing.
 
 Two limits. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message
 that is read late may seem later than it was, never by more than the reading was late. And a stamp of sending is of the
