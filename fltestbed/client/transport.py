@@ -215,7 +215,7 @@ class ServerConnection:
         return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
 
 
-def _with_stamped_end(sock: StampedSocket | None, body: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+def _with_stamped_end(sock: StampedSocket | None, body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The pieces of a body; the kernel is asked to stamp the last few bytes, which are a write of their own."""
     yield from body[:-1]
     last = memoryview(body[-1])
