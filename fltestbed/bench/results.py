@@ -139,6 +139,6 @@ def write_json(report: Findings, path: Path) -> None:
         The file cannot be written.
     """
     try:
-        path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+        path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise ConfigError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error
