@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fltestbed.bench.results import Bar
-from fltestbed.errors import ConfigError, TestbedError
+from fltestbed.errors import TestbedError
 from fltestbed.measure.schema import (
     CLOCK_SAMPLES_TABLE,
     CLOCK_TABLE,
@@ -113,6 +113,15 @@ class Figures:
             Bar("peak memory in MB", "", size, self.peak_mb, MOST_MB),
         )
 
+    @property
+    def holds(self) -> bool:
+        """Whether both bars hold."""
+        return all(bar.holds for bar in self.bars)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; each bar says whether it holds."""
+        return asdict(self) | {"bars": [asdict(bar) | {"holds": bar.holds} for bar in self.bars]}
+
 
 def measure(rows: int = 1_000_000) -> Figures:
     """Make a folder of so many rows, analyse it in a process of its own, and delete it.
@@ -143,21 +152,6 @@ def render(figures: Figures, console: Console) -> None:
     for bar in figures.bars:
         table.add_row(bar.name, f"{bar.figure:.2f}", f"<= {bar.most:g}", "holds" if bar.holds else "missed")
     console.print(table)
-
-
-def write_json(figures: Figures, path: Path) -> None:
-    """Write the figures and their bars.
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be written.
-    """
-    bars = [asdict(bar) | {"holds": bar.holds} for bar in figures.bars]
-    try:
-        path.write_text(json.dumps(asdict(figures) | {"bars": bars}, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error
 
 
 def make_folder(folder: Path, rounds: int, clients: int = CLIENTS) -> Path:

@@ -1,65 +1,43 @@
-"""The command line: one file a subcommand, each parses, calls and prints.
+"""The command line: one file a subcommand, each parses, calls and prints."""
 
-Modules of subcommands are imported when their command is used: `fltestbed client` on a Pi loads neither pandas nor torch.
-"""
-
-import importlib
 import logging
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
-from typer.main import get_command_from_info
-from typer.models import CommandInfo
 
 from fltestbed import __version__
+from fltestbed.cli.lazy import LazyGroup
 from fltestbed.errors import TestbedError
 
 INTERRUPTED_STATUS = 130
 
-COMMANDS = {
-    "demo": "Three emulated links, a comparison and plots: start here.",
-    "run": "Server and clients on this machine, over an emulated link.",
-    "campaign": "Many runs under several factors, in a shuffled order, resumable.",
-    "server": "The server, on the radio host.",
-    "client": "A client, on a Raspberry Pi, over a named interface.",
-    "certs": "CA, server certificate and node keys of a testbed.",
-    "summary": "The table of one or more runs.",
-    "plot": "The figures of one or more runs.",
-    "report": "One HTML page of one or more runs, to be mailed or printed.",
-    "trace": "A run as a trace that Perfetto and Chrome open.",
-    "bench": "The toolkit measured, each figure beside its bar.",
-}
+
+class Commands(LazyGroup):
+    """The subcommands."""
+
+    package = "fltestbed.cli"
+    listed: ClassVar = {
+        "demo": "Three emulated links, a comparison and plots: start here.",
+        "run": "Server and clients on this machine, over an emulated link.",
+        "campaign": "Many runs under several factors, in a shuffled order, resumable.",
+        "server": "The server, on the radio host.",
+        "client": "A client, on a Raspberry Pi, over a named interface.",
+        "certs": "CA, server certificate and node keys of a testbed.",
+        "summary": "The table of one or more runs.",
+        "plot": "The figures of one or more runs.",
+        "report": "One HTML page of one or more runs, to be mailed or printed.",
+        "trace": "A run as a trace that Perfetto and Chrome open.",
+        "bench": "The toolkit measured, each figure beside its bar.",
+    }
 
 
-class _LazyGroup(TyperGroup):
-    """Knows the commands by name and imports the one that is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        """Names in the order of a user's work."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the command's module; its function has the command's name."""
-        if cmd_name not in COMMANDS:
-            return None
-        function = getattr(importlib.import_module(f"fltestbed.cli.{cmd_name}"), cmd_name)
-        info = CommandInfo(name=cmd_name, callback=function, short_help=COMMANDS[cmd_name])
-        return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode="markdown")
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from fltestbed.bench.results import Bar, Report
-from fltestbed.cli.bench import bench
+from fltestbed.cli.bench.round import round as bench_round
 from fltestbed.errors import ConfigError
 from tests.e2e.conftest import fltestbed
 
@@ -51,7 +51,6 @@ def assert_printed(bars: tuple[Bar, ...], out: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "speed"}, "NAME speed: speed is not known; choose of round, scale, memory"),
         ({"sizes": "small,huge"}, "--sizes small,huge: huge is not known; choose of tiny, small, large"),
         ({"contenders": "bundle,http"}, "--contenders bundle,http: http is not known"),
         ({"links": "loopback,6g"}, "6g: neither a file nor a shipped name"),
@@ -60,7 +59,7 @@ def assert_printed(bars: tuple[Bar, ...], out: str) -> None:
 )
 def test_what_is_not_known_is_refused_before_anything_starts(options: dict[str, str], says: str) -> None:
     """The message names the option, the value and what is allowed."""
-    given = {"name": "round", "links": "loopback", "sizes": "tiny", "contenders": "bundle"} | options
+    given = {"links": "loopback", "sizes": "tiny", "contenders": "bundle"} | options
     with pytest.raises(ConfigError) as raised:
-        bench(**given)  # type: ignore[arg-type]  # the other options have typer's defaults
+        bench_round(**given)  # type: ignore[arg-type]  # the other options have typer's defaults
     assert says in str(raised.value)

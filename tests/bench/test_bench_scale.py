@@ -107,7 +107,7 @@ def test_a_process_is_read_from_proc() -> None:
 
 def test_bench_scale_runs_and_reports(tmp_path: Path) -> None:
     """Two and three light clients of the tiny model: every figure stands in the report, the status follows the bars."""
-    done = fltestbed("bench", "scale", "--clients", "2,3", "--sizes", "tiny", "--rounds", "1", "--json", tmp_path / "s.json")
+    done = fltestbed("bench", "scale", "--clients", "2,3", "--size", "tiny", "--rounds", "1", "--json", tmp_path / "s.json")
     assert done.status in {0, 1}, done.err
     data = json.loads((tmp_path / "s.json").read_text())
     assert done.status == (0 if data["holds"] else 1)

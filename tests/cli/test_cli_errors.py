@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fltestbed import __version__
-from fltestbed.cli import COMMANDS
+from fltestbed.cli import Commands
+from fltestbed.cli.bench import Benchmarks
 
 
 def fltestbed(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -41,15 +42,15 @@ def test_help_lists_every_command() -> None:
     """With its line, and without importing any of them."""
     done = fltestbed("--help")
     assert done.returncode == 0
-    for name, about in COMMANDS.items():
+    for name, about in Commands.listed.items():
         assert name in done.stdout
         assert about in done.stdout
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", [*Commands.listed, *(f"bench {name}" for name in Benchmarks.listed)])
 def test_help_of_a_command_shows_an_example(command: str) -> None:
     """A line that can be copied."""
-    done = fltestbed(command, "--help")
+    done = fltestbed(*command.split(), "--help")
     assert done.returncode == 0
     assert f"Example: fltestbed {command} " in " ".join(done.stdout.split())
 

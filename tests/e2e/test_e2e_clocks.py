@@ -8,7 +8,7 @@ import pytest
 from analysis.derive import derive
 from analysis.load import load_run
 from analysis.mapping import fit
-from fltestbed.cli.bench import bench
+from fltestbed.cli.bench.accuracy import accuracy
 from fltestbed.errors import ConfigError
 from tests.e2e.conftest import APPS, fltestbed, write_experiment
 
@@ -75,5 +75,5 @@ def test_what_is_not_known_to_bench_accuracy_is_refused(options: dict[str, str],
     """Before anything starts, with what is allowed."""
     given = {"json": None, "links": "ethernet", "sizes": "mini", "transfers": None, "parts": "stamps", "backend": "auto"}
     with pytest.raises(ConfigError) as raised:
-        bench("accuracy", **(given | options))  # type: ignore[arg-type]
+        accuracy(**(given | options))  # type: ignore[arg-type]
     assert says in str(raised.value)

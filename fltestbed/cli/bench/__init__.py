@@ -1,0 +1,89 @@
+"""`fltestbed bench`: the toolkit measured, each figure beside its bar."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from fltestbed.cli.lazy import LazyGroup
+from fltestbed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fltestbed.bench.results import Findings
+
+F = TypeVar("F", bound="Findings")
+
+JsonFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")]
+Backend = Annotated[str, typer.Option(help="How links are emulated: auto, netem, wirefilter or tbf.")]
+
+
+class Benchmarks(LazyGroup):
+    """The benchmarks."""
+
+    package = "fltestbed.cli.bench"
+    listed: ClassVar = {
+        "round": "A round's time, beside what else moves the same model.",
+        "scale": "How a round's time and the server's memory grow with the number of clients.",
+        "memory": "What a client takes on its host.",
+        "accuracy": "Stamps and clocks, against packets and known clocks.",
+        "analysis": "Time and memory of analysing a million phases.",
+    }
+
+
+bench = typer.Typer(cls=Benchmarks, name="bench", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@bench.callback()
+def about() -> None:
+    """Measure the toolkit itself; each figure is printed beside its bar, and the status is 1 when one is missed.
+
+    Example: fltestbed bench round --links loopback,5g --contenders bundle,grpc,raw --json round.json
+    """
+
+
+def finish(report: F, render: Callable[[F, Console], None], json: Path | None, *, width: int = 120) -> NoReturn:
+    """Print a report, write it, and end with the status that its bars give."""
+    from fltestbed.bench.results import write_json  # noqa: PLC0415
+
+    render(report, Console(width=None if Console().is_terminal else width))
+    if json is not None:
+        write_json(report, json)
+    raise typer.Exit(0 if report.holds else 1)
+
+
+def choose(option: str, value: str, allowed: Collection[str]) -> list[str]:
+    """The names of a list with commas.
+
+    Raises
+    ------
+    ConfigError
+        One of them is not allowed, or there is none.
+    """
+    names = [name for name in value.split(",") if name]
+    unknown = [name for name in names if name not in allowed]
+    if unknown or not names:
+        raise ConfigError(
+            f"{option} {value}: {', '.join(unknown) or 'nothing'} is not known; choose of {', '.join(allowed)}"
+        )
+    return names
+
+
+def choose_links(links: str, *others: str) -> list[str]:
+    """The links of a list with commas: shipped profiles, TOML files, or one of `others`.
+
+    Raises
+    ------
+    ConfigError
+        A profile is missing or unusable, or there is none.
+    """
+    from fltestbed.links import load_link  # noqa: PLC0415
+
+    names = [link for link in links.split(",") if link]
+    for name in names:
+        if name not in others:
+            load_link(name)
+    if not names:
+        raise ConfigError(f"--links: is empty; give {', '.join((*others, 'a shipped profile or a TOML file'))}")
+    return names

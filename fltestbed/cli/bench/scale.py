@@ -1,0 +1,34 @@
+"""`fltestbed bench scale`."""
+
+from typing import Annotated
+
+import typer
+
+from fltestbed.cli.bench import JsonFile, finish
+from fltestbed.errors import ConfigError
+from fltestbed.links import ensure_privilege
+
+MOST_CLIENTS = 250
+
+
+def scale(
+    json: JsonFile = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients, with commas, ascending.")] = "10,30,100",
+    size: Annotated[str, typer.Option(help="The model: tiny, small (2.9 MB) or large (45 MB).")] = "small",
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds of each number of clients.")] = 4,
+) -> None:
+    """Measure how a round's time and the server's memory grow with the number of clients.
+
+    Example: fltestbed bench scale --clients 10,30,100 --json scale.json
+    """
+    from fltestbed.bench.models import SIZES  # noqa: PLC0415
+    from fltestbed.bench.scale import Plan, measure  # noqa: PLC0415
+    from fltestbed.bench.scale_report import render  # noqa: PLC0415
+
+    numbers = [int(word) for word in clients.split(",") if word.isdecimal()]
+    if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= MOST_CLIENTS:
+        raise ConfigError(f"--clients {clients}: give numbers from 1 to {MOST_CLIENTS}, ascending, with commas")
+    if size not in SIZES:
+        raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
+    ensure_privilege()
+    finish(measure(Plan(numbers, SIZES[size], rounds)), render, json)
