@@ -24,6 +24,8 @@ from fltestbed.measure.schema import AGGREGATE_OVERLAP, DOWNLINK_COMPRESSION_ERR
 from fltestbed.shared_buffer import BufferPair
 
 HOLD_S = 10.0
+FOLDED_AT_ONCE = 8
+"""Replies that are held whole before they are added up: a request for each would cost more than the adding."""
 
 
 class BundleGrid(Grid):
@@ -150,7 +152,7 @@ class BundleGrid(Grid):
             left_s = HOLD_S if end_ns is None else (end_ns - self._clock.raw_ns()) / 1e9
             if left_s <= 0:
                 break
-            arrived = self._pull(waiting, min(HOLD_S, left_s), at_most=None if fold is None else 1)
+            arrived = self._pull(waiting, min(HOLD_S, left_s), at_most=None if fold is None else FOLDED_AT_ONCE)
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             replies.extend(arrived)
             if fold is not None:

@@ -17,7 +17,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.folding import _Folded
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies
 from fltestbed.measure.schema import AGGREGATE_OVERLAP
-from fltestbed.server.grid import BundleGrid
+from fltestbed.server.grid import FOLDED_AT_ONCE, BundleGrid
 from fltestbed.shared_buffer import BufferPair
 
 NODES = (1, 2, 3)
@@ -123,7 +123,7 @@ def test_replies_of_training_are_folded_one_by_one(run: Start) -> None:
     assert_close(run(streaming, FedAvg()), run(whole, FedAvg(), streaming=False))
     assert streaming.folded() == [True] * 6
     assert whole.folded() == [False] * 6
-    assert streaming.at_most == [1, 1, 1, None, None, None]  # three replies of training, three of evaluation
+    assert streaming.at_most == [FOLDED_AT_ONCE] * 3 + [None] * 3  # three replies of training, three of evaluation
     assert whole.at_most == [None] * 6
 
 
