@@ -125,7 +125,7 @@ def _run_client(here: Place, folder: Path, watch: Watch) -> None:
         f'name = "bench"\nclients = 1\nrounds = {ROUNDS}\n[data]\nsamples = {SAMPLES}\nserver-fraction = 0.001\n'
         f"validation-fraction = 0.01\ntest-fraction = 0.01\n"
         f"[training]\nlocal-epochs = {EPOCHS}\nbatch-size = {BATCH_SIZE}\nthreads = {THREADS}\n"
-        f"[evaluation]\nserver = false\n[server]\nport = {PORT}\n"
+        f"[evaluation]\nserver = false\n[server]\nport = {PORT}\ntls = false\n"
     )
     toolkit = [sys.executable, "-m", "fltestbed"]
     processes.start(here.server, "server", [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder)])

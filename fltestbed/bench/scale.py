@@ -123,7 +123,7 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
     timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
     config.write_text(
         f'name = "bench"\nclients = {clients}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\nround-deadline-s = {timeout_s}\n[probes]\nsystem = false\n"
+        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n[probes]\nsystem = false\n"
     )
     app = write_app(folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, client_app=CLIENT_APP)
     (folder / "logs").mkdir()

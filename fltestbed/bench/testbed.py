@@ -110,7 +110,7 @@ def run(
     config = folder / "bench.toml"
     config.write_text(
         f'name = "accuracy"\nclients = {len(network.clients)}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\nround-deadline-s = {timeout_s}\n"
+        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n"
     )
     logs = folder / "logs"
     logs.mkdir()
