@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.connections import HOSTS, host_settings
 from analysis.load import Run
 from analysis.measures import link_of
 
 _OF_THE_LINK = ("link", "backend", "profile")
 """Settings that belong to a link: two groups that differ in nothing else may be compared as links."""
 
-_REPORTED_ALONE = ("versions.", "seed")
-"""Settings that are named where they differ, and do not split a group: repetitions may well have seeds of their own."""
+_REPORTED_ALONE = ("versions.", "seed", HOSTS)
+"""Settings that are named where they differ, and do not split a group: repetitions may well have seeds of their own, and
+each link hosts of its own."""
 
 _AT_MOST = 5
 
@@ -81,6 +83,7 @@ def _settings(run: Run) -> Iterator[tuple[str, Any]]:
     data = run.manifest.data
     yield from _flat({key: value for key, value in run.manifest.experiment.items() if key not in {"name", "link"}}, "")
     yield from ((key, data[key]) for key in ("app", "transport", "paced") if key in data)
+    yield from host_settings(run).items()
     yield from _flat({"backend": run.manifest.backend or "real", "versions": data.get("versions") or {}}, "")
     yield from _flat((data.get("link") or {}).get("profile") or {}, "profile.")
 

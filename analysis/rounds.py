@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.client_rows import CLIENT_PHASES, ClientRows
 from analysis.load import conform
-from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, ROUNDS_TABLE, SERVER_PHASES
+from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, ROUND_TIME, ROUNDS_TABLE, SERVER_PHASES
 
 __all__ = ["ACCURACY_NAMES", "CLIENT_PHASES", "LOSS_NAMES", "clients", "global_metric", "rounds"]
 
@@ -58,7 +58,9 @@ def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame)
     where metrics.csv tells of no aggregation before the last reply.
     """
     accepted = clients[clients["status"] == "ok"]
-    numbers = pd.concat([timeline["round"], clients["round"], global_metric(metrics, ACCURACY_NAMES)["round"]]).dropna()
+    numbers = pd.concat(
+        [timeline["round"], clients["round"], global_metric(metrics, ACCURACY_NAMES)["round"], _unmeasured(metrics)["round"]]
+    ).dropna()
     table = pd.DataFrame(index=pd.Index(np.sort(numbers.unique()), name="round"))
     names = [name for frame in (timeline, metrics) for name in frame["run"].dropna().head(1)]
     table["run"] = names[0] if names else pd.NA
@@ -67,6 +69,7 @@ def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame)
     aggregations = servers[servers["phase"] == "aggregate"]
     ready_ns = aggregations.groupby("round")["end_ns"].max()
     table["duration_s"] = ((ready_ns - _round_start_ns(timeline)).astype("float64") / 1e9).reindex(table.index)
+    table["duration_s"] = table["duration_s"].fillna(_unmeasured(metrics).groupby("round")["value"].max())
     by_round = accepted.groupby("round")
     for phase in CLIENT_PHASES:
         table[f"{phase}_mean_s"] = by_round[f"{phase}_s"].mean()
@@ -87,6 +90,11 @@ def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame)
     table["clients_selected"], table["clients_replied"] = replies.size().astype("Int64"), replies.sum().astype("Int64")
     table["clients_missing"] = table["clients_selected"] - table["clients_replied"]
     return conform(table.reset_index(), ROUNDS_TABLE)
+
+
+def _unmeasured(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of rounds of which start and end alone were taken."""
+    return metrics[metrics["metric"].eq(ROUND_TIME) & metrics["source"].eq("server") & metrics["message_type"].isna()]
 
 
 def global_metric(metrics: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:

@@ -5,13 +5,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from analysis.capacity import carried
+from analysis.connections import connection_warnings
 from analysis.groups import Group, differences, groups
 from analysis.load import Run
 from analysis.measures import (
@@ -27,6 +28,7 @@ from analysis.measures import (
     sample,
     time_to_accuracy,
 )
+from analysis.stamping import stamp_error
 from analysis.statistics import Estimate, Sample, mean, ratio
 from analysis.stragglers import stragglers
 
@@ -60,6 +62,8 @@ class Summary:
         One a pair of links of the same configuration and each of `COMPARED`: `slower`, `faster`, `phase`, `estimate`.
     differences : list of str
         In what the configurations of the runs differ, but for name and link.
+    stamps : list of str
+        How late the stamping processes of each run were, one line a run that measured it.
     warnings : list of str
         Incomplete runs, missing replies, durations smaller than their uncertainty, oddities of the files.
     """
@@ -71,6 +75,7 @@ class Summary:
     ratios: list[dict[str, Any]]
     differences: list[str]
     warnings: list[str]
+    stamps: list[str] = field(default_factory=list)
 
 
 def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None = None) -> Summary:
@@ -100,6 +105,7 @@ def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None 
         ratios=list(_ratios(configurations, values)),
         differences=differences(runs),
         warnings=[f"{run.manifest.run}: {line}" for run in runs for line in _warnings(run, warm_up)],
+        stamps=[f"{run.manifest.run}: {line}" for run in runs if (line := stamp_error(run)) is not None],
     )
 
 
@@ -225,6 +231,7 @@ def _warnings(run: Run, warm_up: int) -> Iterator[str]:
         uncertain = int(flags.fillna(False).sum())
         if uncertain:
             yield f"{uncertain} of {len(flags)} {phase}s are shorter than the clocks' uncertainty: read them as 'at most'"
+    yield from connection_warnings(run)
     late, paced = missed_pace(run)
     if late:
         yield f"the pace was missed in {late} of {paced} client rounds: training took over 5% longer than emulated"

@@ -30,6 +30,8 @@ def render(summary: Summary, console: Console) -> None:
             )
             text = f"{row['run']}: tensors are compressed ({row['compression']}); relative error: {errors or 'not measured'}"
             console.print(escape(text), soft_wrap=True)
+    for line in summary.stamps:
+        console.print(escape(f"stamps of {line}"), style="dim", soft_wrap=True)
     if summary.differences:
         console.print("the runs differ in more than their link:", style="yellow")
     for line in summary.differences:

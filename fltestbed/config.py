@@ -172,6 +172,48 @@ class ClockMapping(Section):
     """Between two exchanges over the second network."""
 
 
+class Connection(Section):
+    """What TCP and a radio remember of an idle connection: held still, so that compared runs start from the same."""
+
+    idle_restart: StrictBool | None = None
+    """Whether TCP starts slowly again after a pause longer than its retransmission timeout (Linux:
+    net.ipv4.tcp_slow_start_after_idle). Set in emulated runs; on real hosts read, recorded and told where it differs. None
+    leaves it as it is (Linux: it does)."""
+    metrics_cache: StrictBool | None = None
+    """Whether a new connection starts with what the kernel remembers of the last one to the same host: round trip and
+    slow-start threshold (Linux: not net.ipv4.tcp_no_metrics_save). As for `idle-restart`."""
+    keep_warm_s: Annotated[float, Field(ge=0, le=25)] = 0.0
+    """While a client trains or waits, it exchanges a few bytes with the server this often, so that a radio or a NAT does not
+    go to sleep; 0 lets it. TCP restarts all the same: what keeps it from that is `idle-restart = false`."""
+
+    @property
+    def sysctls(self) -> dict[str, str]:
+        """Settings below /proc/sys that were asked for, and their values."""
+        asked = {
+            "net/ipv4/tcp_slow_start_after_idle": self.idle_restart,
+            "net/ipv4/tcp_no_metrics_save": None if self.metrics_cache is None else not self.metrics_cache,
+        }
+        return {key: str(int(value)) for key, value in asked.items() if value is not None}
+
+
+class Instrumentation(Section):
+    """Whether rounds are measured. Off serves to find out what measuring costs: `fltestbed bench instrumentation`.
+
+    Of a round that is not measured, start and end alone are taken (metrics.csv, `round-s`): no stamps of transfers, no
+    TCP_INFO, no clock exchanges, no rows, no probes. Messages go the same way.
+    """
+
+    off: StrictBool = False
+    alternate_rounds: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """So many rounds are measured, then twice as many are not, then so many are, and so on: on, off, off, on."""
+
+    def is_measured(self, round_: int) -> bool:
+        """Whether the round of this number, from 1, is measured."""
+        if self.alternate_rounds is not None and not self.off:
+            return ((max(round_, 1) - 1) // self.alternate_rounds) % 4 in (0, 3)
+        return not self.off
+
+
 class Server(Section):
     """The SuperLink: where it listens and how long it waits."""
 
@@ -257,6 +299,8 @@ class Experiment(Section):
     probes: Probes = Probes()
     compression: Compression = Compression()
     clock: ClockMapping = ClockMapping()
+    connection: Connection = Connection()
+    instrumentation: Instrumentation = Instrumentation()
     server: Server = Server()
 
     @field_validator("link", mode="after")

@@ -1,10 +1,11 @@
 """A client's own part of clock samples and transfers, gathered until the next request takes it to the server."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fltestbed.client.transport import Reply
-from fltestbed.measure.tcp import sender_columns
+from fltestbed.measure.tcp import sender_columns, tcp_settings
 
 T = TypeVar("T")
 
@@ -17,7 +18,12 @@ MOST_SAMPLES = 200
 class LateStamps:
     """Facts that were known too late for the request that they are about."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.keep = keep
+        """Gets whatever is handed out, for the client's own copy."""
+        self.is_on = True
+        """Off, nothing is gathered: the round is not measured."""
+        self._restarts = tcp_settings()["idle_restart"]
         self._replies: list[dict[str, Any]] = []
         self._transfers: list[dict[str, Any]] = []
         self._samples: deque[dict[str, Any]] = deque()
@@ -31,10 +37,22 @@ class LateStamps:
         late["clock_samples"] = _take(self._samples, MOST_SAMPLES)
         for table, rows in self._readings.items():
             late[table] = _take(rows, MOST_READINGS)
-        return late | {"probes": dict(_take(self._probes, len(self._probes)))}
+        late["probes"] = dict(_take(self._probes, len(self._probes)))
+        if self.keep is not None and any(late.values()):
+            self.keep(late)
+        return late
+
+    def keep_reply(self, facts: dict[str, Any]) -> None:
+        """Put what a reply carries itself into the client's own copy, with what its answer said."""
+        if not self.is_on:
+            return
+        if self.keep is not None:
+            self.keep({"replies": [facts]})
 
     def objects(self, message_id: str, direction: str, start_ns: int, end_ns: int) -> None:
         """A message has come, or a reply has gone, as Flower's objects: many exchanges, of which the ends are known."""
+        if not self.is_on:
+            return
         row: dict[str, Any] = {
             "message_id": message_id, "direction": direction, "new_connection": False,
             "client_start_raw_ns": start_ns, "client_end_raw_ns": end_ns,
@@ -45,10 +63,14 @@ class LateStamps:
 
     def reply(self, facts: dict[str, Any]) -> None:
         """What the client knows of a reply that could not carry it itself."""
+        if not self.is_on:
+            return
         self._replies.append(facts)
 
     def reading(self, table: str, row: dict[str, Any]) -> None:
         """A reading of the probes, for system.csv or radio.csv; may be called from their thread."""
+        if not self.is_on:
+            return
         self._readings[table].append(row)
 
     def probe(self, name: str, facts: dict[str, Any]) -> None:
@@ -60,11 +82,15 @@ class LateStamps:
 
         `interface` is None for the link.
         """
+        if not self.is_on:
+            return
         four = (reply.send_ns, server["server_receive_raw_ns"], server["server_send_raw_ns"], reply.first_ns)
         self._samples.append({"exchange": exchange, "stamps": four, "interface": interface})
 
     def downlink(self, message_id: str, pulled: Reply) -> None:
         """A message has come."""
+        if not self.is_on:
+            return
         self._transfers.append(
             _transfer(message_id, "downlink", pulled)
             | {"client_start_raw_ns": pulled.first_ns, "client_end_raw_ns": pulled.end_ns}
@@ -72,13 +98,16 @@ class LateStamps:
 
     def uplink(self, message_id: str, pushed: Reply, congestion_control: str) -> None:
         """A reply has gone."""
+        if not self.is_on:
+            return
         row = _transfer(message_id, "uplink", pushed) | {
             "client_start_raw_ns": pushed.send_ns,
             "client_end_raw_ns": pushed.sent_ns,
             "client_response_raw_ns": pushed.first_ns,
         }
         if pushed.before is not None and pushed.after is not None:
-            row["tcp"] = sender_columns(pushed.before, pushed.after) | {"congestion_control": congestion_control}
+            columns = sender_columns(pushed.before, pushed.after, self._restarts)
+            row["tcp"] = columns | {"congestion_control": congestion_control}
         self._transfers.append(row)
 
 

@@ -13,7 +13,7 @@ client counts frames of another.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -103,6 +103,8 @@ class EmulatedNetwork:
         Add a host that is no client and shares the clients' medium, for traffic that competes with theirs.
     second_network : bool
         Give each host one more interface, `QUIET_INTERFACE`, to a network without rates and delays, for clock exchanges.
+    sysctls : mapping of str to str, optional
+        Settings below /proc/sys/net of the server's and the clients' namespaces, by path.
 
     Raises
     ------
@@ -129,6 +131,7 @@ class EmulatedNetwork:
         congestion_control: str | None = "cubic",
         competitor: bool = False,
         second_network: bool = False,
+        sysctls: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= clients <= MOST_CLIENTS:
             raise ConfigError(f"clients: an emulated network has 1 to {MOST_CLIENTS}, not {clients}")
@@ -137,6 +140,7 @@ class EmulatedNetwork:
         self._with_competitor = competitor
         self.profile = profile
         self.congestion_control = congestion_control
+        self._sysctls = dict(sysctls or {})
         self._count = clients
         self._second_network = second_network
         self._backend, self._passed_over = choose_backend(profile, backend)
@@ -188,6 +192,7 @@ class EmulatedNetwork:
             "offloads": dict.fromkeys(OFFLOADS, False),
             "congestion_control": self.congestion_control,
             "second_network": self._second_network,
+            "sysctls": self._sysctls,
             "user_namespace": in_user_namespace(),
         }
 
@@ -256,11 +261,20 @@ class EmulatedNetwork:
         self, stack: ExitStack, name: str, address: IPv4Address, interface: str, port: tuple[str, str]
     ) -> tuple[Host, str]:
         namespace = self._namespace(stack, name)
+        namespace.call(_set_sysctls, self._sysctls)
         self._medium.call(_connect, port[0], namespace.handle, interface)
         self._medium.call(_plug_in, *port, isolated=port[1] != "server")
         mac = namespace.call(_configure, interface, address)
         self._medium.call(_lead_to, mac, port[0])
         return Host(name, str(address), interface, namespace), mac
+
+
+def _set_sysctls(settings: Mapping[str, str]) -> None:
+    for path, value in settings.items():
+        try:
+            Path("/proc/sys", path).write_text(value)
+        except OSError as error:
+            raise LinkError(f"{path} = {value}: this kernel does not take it in a namespace: {error.strerror}") from error
 
 
 def _shape(interface: str, arguments: dict[str, Any]) -> None:

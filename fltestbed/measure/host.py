@@ -14,6 +14,7 @@ from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkError
 
 from fltestbed.clock import Clock
+from fltestbed.measure.tcp import tcp_settings
 
 OFFLOADS = ("tx-tcp-segmentation", "tx-generic-segmentation", "tx-udp-segmentation", "rx-gro")
 """Features that make one large frame of many, or many of one: with them, a packet in a capture is not one on the wire."""
@@ -61,8 +62,9 @@ def describe_host(clock: Clock, root: Path = Path("/")) -> dict[str, Any]:
     dict
         `name`, `model` (of the board or machine), `os`, `kernel`, `machine` (instruction set), `python`, `cpu`, `cores`,
         `cpu_max_khz`, `memory_bytes`, `governor`, `clock_source`, `congestion_control` (the host's default),
-        `congestion_controls` (what it has), `uptime_s`, `interfaces`, `packages`, the wall clock as an anchor (`wall_ns` was
-        read at `raw_ns`), and `unknown`: what could not be read, and why, by the key that is missing or None.
+        `congestion_controls` (what it has), `tcp` (as `fltestbed.measure.tcp.tcp_settings`), `uptime_s`, `interfaces`,
+        `packages`, the wall clock as an anchor (`wall_ns` was read at `raw_ns`), and `unknown`: what could not be read, and
+        why, by the key that is missing or None.
     """
     files = _Files(root)
     description: dict[str, Any] = {
@@ -80,6 +82,7 @@ def describe_host(clock: Clock, root: Path = Path("/")) -> dict[str, Any]:
         "clock_source": files.read("clock_source", "sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "congestion_control": files.read("congestion_control", "proc/sys/net/ipv4/tcp_congestion_control"),
         "congestion_controls": files.read("congestion_controls", "proc/sys/net/ipv4/tcp_available_congestion_control"),
+        "tcp": tcp_settings(),
         "uptime_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
         "interfaces": _interfaces(files.unknown),
         "packages": package_versions(),

@@ -140,7 +140,10 @@ TRANSFERS_TABLE = Table(
         congestion_control name of the sender's congestion control
         new_connection [bool] 1 when the exchange had to open a connection
         connect_s time to open that connection, TLS included, on the client's clock; empty without one
-        idle_s time that the connection had been idle before the exchange (tcpi_last_data_sent at its start)
+        idle_s time that the connection had been idle before the exchange: since its sender last sent data (tcpi_last_data_sent at its start); also how long a radio may have slept
+        rto_s retransmission timeout at the start of the exchange (tcpi_rto): a longer pause makes Linux start slowly again, unless net.ipv4.tcp_slow_start_after_idle is 0
+        congestion_window_start_segments [int] congestion window at the start of the exchange (tcpi_snd_cwnd), before such a restart makes it smaller
+        idle_restart [bool] 1 when TCP started slowly again because of the pause: idle_s above rto_s on a host that restarts (kept still by connection.idle-restart); empty where the host's setting cannot be read
         status ok or failed
         detail symptom of a failure
     """),
@@ -187,6 +190,9 @@ UPLINK_COMPRESSION_ERROR = "uplink-compression-error"
 DOWNLINK_COMPRESSION_ERROR = "downlink-compression-error"
 """Metrics of the toolkit's own in metrics.csv: what compression made of the numbers of a message."""
 
+ROUND_TIME = "round-s"
+"""Metric of the toolkit's own: seconds of a round that was not measured otherwise (`[instrumentation]`)."""
+
 METRICS_TABLE = Table(
     "metrics.csv",
     "Loss, accuracy and whatever else the apps report.",
@@ -197,7 +203,7 @@ METRICS_TABLE = Table(
         client name of the client; empty for a figure of the global model or an aggregate
         source server (evaluated or measured there), client (one client's own) or aggregate (weighted over clients)
         message_type train, evaluate or query for metrics that came with replies; empty for the server's evaluation
-        metric name of the metric as the app gave it; the toolkit's own are aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation; uplink-compression-error (client) and downlink-compression-error (server): norm of what quantisation changed over the norm of the quantised tensors, no row without compressed tensors
+        metric name of the metric as the app gave it; the toolkit's own are aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation; uplink-compression-error (client) and downlink-compression-error (server): norm of what quantisation changed over the norm of the quantised tensors, no row without compressed tensors; and round-s (server), of a round that was not measured otherwise: its seconds, from configure to the end of its last aggregation
         value [float] its value
         raw_ns server's clock when the value was known
         time_s the same from the run's zero
@@ -226,6 +232,8 @@ SYSTEM_TABLE = Table(
         time_sync daemon that said what follows: chrony, systemd-timesyncd or ptp4l; empty in rows for which none was asked
         wall_offset_s reference minus the host's wall clock, as that daemon says; no stamp depends on it
         wall_offset_uncertainty_s bound of its error, as the daemon says; empty where it gives none
+        sched_delay_s time since the last row in which the thread that stamps could have run and had no CPU (schedstat of Linux): the server's event loop, the client's network process
+        loop_lag_max_s largest time since the last row that something that had come waited until the server's event loop, which stamps it, came to it; empty on clients, which have none
     """),
 )
 

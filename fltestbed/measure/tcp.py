@@ -3,6 +3,7 @@
 import ctypes
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 ETHERNET_HEADER_BYTES = 14
 _IPV4_HEADER_BYTES = 20
@@ -55,6 +56,8 @@ class TcpSnapshot:
         direction, are left out.
     idle_s : float
         Seconds since data was last sent.
+    rto_s : float
+        Retransmission timeout: a pause of more than that makes TCP start slowly again, where the host is set so.
     """
 
     rtt_s: float
@@ -68,6 +71,7 @@ class TcpSnapshot:
     data_out_bytes: int
     data_in_bytes: int
     idle_s: float
+    rto_s: float
 
 
 def tcp_snapshot(sock: socket.socket) -> TcpSnapshot | None:
@@ -92,6 +96,7 @@ def tcp_snapshot(sock: socket.socket) -> TcpSnapshot | None:
         data_out_bytes=info.bytes_sent + info.data_segs_out * headers,
         data_in_bytes=info.bytes_received + info.data_segs_in * headers,
         idle_s=info.last_data_sent / 1e3,
+        rto_s=info.rto / 1e6,
     )
 
 
@@ -117,8 +122,31 @@ def set_congestion_control(sock: socket.socket, name: str) -> bool:
     return True
 
 
-def sender_columns(before: TcpSnapshot, after: TcpSnapshot) -> dict[str, float | int]:
-    """The sender's TCP columns of transfers.csv, from TCP_INFO before and after an exchange."""
+def tcp_settings() -> dict[str, bool | None]:
+    """What this host's TCP remembers of a connection after a pause and after its end; None where it cannot be read.
+
+    Returns
+    -------
+    dict
+        `idle_restart`: it starts slowly again after a pause (net.ipv4.tcp_slow_start_after_idle). `metrics_cache`: a new
+        connection starts with what is known of the last one to the same host (not net.ipv4.tcp_no_metrics_save).
+    """
+    no_save = _setting("tcp_no_metrics_save")
+    return {"idle_restart": _setting("tcp_slow_start_after_idle"), "metrics_cache": None if no_save is None else not no_save}
+
+
+def _setting(name: str) -> bool | None:
+    try:
+        return Path("/proc/sys/net/ipv4", name).read_text().strip() != "0"
+    except OSError:
+        return None
+
+
+def sender_columns(before: TcpSnapshot, after: TcpSnapshot, restarts: bool | None) -> dict[str, float | int | bool | None]:
+    """The sender's TCP columns of transfers.csv, from TCP_INFO before and after an exchange.
+
+    `restarts` is the host's `idle_restart` of `tcp_settings`.
+    """
     return {
         "rtt_s": after.rtt_s,
         "rtt_variance_s": after.rtt_variance_s,
@@ -127,4 +155,7 @@ def sender_columns(before: TcpSnapshot, after: TcpSnapshot) -> dict[str, float |
         "congestion_window_segments": after.congestion_window_segments,
         "delivery_rate_bps": after.delivery_rate_bps,
         "idle_s": before.idle_s,
+        "rto_s": before.rto_s,
+        "congestion_window_start_segments": before.congestion_window_segments,
+        "idle_restart": None if restarts is None else restarts and before.idle_s > before.rto_s,
     }

@@ -51,6 +51,7 @@ class Task:
     held_ns: int | None = None
     failed: bool = False
     """Whether the reply is an error."""
+    is_measured: bool = True
 
 
 @dataclass
@@ -109,4 +110,5 @@ class RoundState:
     end_ns: int
     replied: int = 0
     selected: int = 0
+    is_measured: bool = True
     accuracy: float | None = None

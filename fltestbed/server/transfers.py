@@ -7,10 +7,13 @@ The server's part is known when the exchange ends; the client's comes with its r
 from dataclasses import dataclass
 
 from fltestbed.measure.recorder import Recorder, Value
-from fltestbed.measure.tcp import TcpSnapshot, sender_columns
+from fltestbed.measure.tcp import TcpSnapshot, sender_columns, tcp_settings
 from fltestbed.server.facts import TransferFacts
 from fltestbed.server.protocol import Connection
 from fltestbed.server.tasks import SERVER, Client, Task, WireBytes
+
+NEVER_CAME = "the client's stamps never came"
+"""Detail of a row that the server had to write alone."""
 
 
 @dataclass
@@ -27,6 +30,7 @@ class TransferLog:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._restarts = tcp_settings()["idle_restart"]
         self._open: dict[tuple[str, str], _Open] = {}
 
     def downlink_sent(self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection) -> None:
@@ -46,7 +50,7 @@ class TransferLog:
             after = downlink.connection.snapshot()
             if downlink.before is not None and after is not None:
                 sent = after.data_out_bytes - downlink.before.data_out_bytes
-                downlink.row |= sender_columns(downlink.before, after) | {
+                downlink.row |= sender_columns(downlink.before, after, self._restarts) | {
                     "sender_host": SERVER, "congestion_control": downlink.connection.congestion_control,
                 }  # fmt: skip
         self._open[task.message_id, "uplink"] = _Open(self._row(task, "uplink", start_ns, end_ns, payload_bytes))
@@ -56,7 +60,14 @@ class TransferLog:
 
     def objects_arrived(self, task: Task, direction: str, start_ns: int, end_ns: int, payload_bytes: int) -> None:
         """A message or a reply has crossed as Flower's objects; there is no one connection to ask."""
+        if not task.is_measured:
+            return
         row = self._row(task, direction, start_ns, end_ns, payload_bytes) | {"transport": "objects"}
+        self._open[task.message_id, direction] = _Open(row)
+
+    def expected(self, task: Task, direction: str, start_ns: int | None, transport: str) -> None:
+        """An exchange of which the server has kept no more than when it began, if that."""
+        row = self._row(task, direction, start_ns, None, None) | {"transport": transport}
         self._open[task.message_id, direction] = _Open(row)
 
     def client_told(self, client: Client, facts: TransferFacts) -> None:
@@ -73,11 +84,13 @@ class TransferLog:
     def close(self) -> None:
         """Write what is known of exchanges whose client never told its part."""
         for open_ in self._open.values():
-            self._recorder.write("transfers.csv", open_.row | {"detail": "the client's stamps never came"})
+            self._recorder.write("transfers.csv", open_.row | {"detail": NEVER_CAME})
         self._open.clear()
 
     @staticmethod
-    def _row(task: Task, direction: str, start_ns: int, end_ns: int, payload_bytes: int) -> dict[str, Value]:
+    def _row(
+        task: Task, direction: str, start_ns: int | None, end_ns: int | None, payload_bytes: int | None
+    ) -> dict[str, Value]:
         return {
             "round": task.round, "client": task.client.name, "link": task.client.link, "direction": direction,
             "message_id": task.message_id, "attempt": max(1, task.attempt), "transport": "bundle",

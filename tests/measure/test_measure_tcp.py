@@ -4,6 +4,8 @@ import ctypes
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from fltestbed.measure.tcp import (
     congestion_control,
     sender_columns,
     set_congestion_control,
+    tcp_settings,
     tcp_snapshot,
 )
 
@@ -159,10 +162,30 @@ def test_congestion_control_is_set_or_refused(pair: tuple[socket.socket, socket.
 
 
 def test_the_columns_of_an_exchange() -> None:
-    """Retransmissions are of the exchange, idle time of its beginning, all else of its end."""
-    before = TcpSnapshot(0.1, 0.01, 0.09, 3, 10, 1000, 1, 2, 3, 4, 7.5)
-    after = TcpSnapshot(0.2, 0.02, 0.08, 8, 20, 2000, 11, 12, 13, 14, 0.0)
-    assert sender_columns(before, after) == {
+    """Retransmissions are of the exchange, idle time and what follows from it of its beginning, all else of its end."""
+    before = TcpSnapshot(0.1, 0.01, 0.09, 3, 10, 1000, 1, 2, 3, 4, 7.5, 0.25)
+    after = TcpSnapshot(0.2, 0.02, 0.08, 8, 20, 2000, 11, 12, 13, 14, 0.0, 0.3)
+    assert sender_columns(before, after, restarts=True) == {
         "rtt_s": 0.2, "rtt_variance_s": 0.02, "min_rtt_s": 0.08, "retransmissions": 5, "congestion_window_segments": 20,
-        "delivery_rate_bps": 2000, "idle_s": 7.5,
+        "delivery_rate_bps": 2000, "idle_s": 7.5, "rto_s": 0.25,
+        "congestion_window_start_segments": 10, "idle_restart": True,
     }  # fmt: skip
+
+
+def test_a_restart_needs_a_pause_and_a_host_that_restarts() -> None:
+    """A pause of 0.2 s is shorter than the timeout of 0.25 s; a host may keep its window, or not say what it does."""
+    idle = TcpSnapshot(0.1, 0.01, 0.09, 3, 10, 1000, 1, 2, 3, 4, 7.5, 0.25)
+    busy = replace(idle, idle_s=0.2)
+    restarts = [
+        sender_columns(before, idle, host)["idle_restart"] for host in (True, False, None) for before in (idle, busy)
+    ]
+    assert restarts == [True, False, False, False, None, None]
+
+
+def test_the_settings_of_this_host_are_those_of_the_kernel() -> None:
+    """Read where sysctl reads them; no_metrics_save is the contrary of a cache."""
+    folder = Path("/proc/sys/net/ipv4")
+    assert tcp_settings() == {
+        "idle_restart": (folder / "tcp_slow_start_after_idle").read_text().strip() == "1",
+        "metrics_cache": (folder / "tcp_no_metrics_save").read_text().strip() == "0",
+    }
