@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fltestbed.client.journal import JOURNALS, SUFFIX
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
 from fltestbed.errors import TestbedError
 from fltestbed.links import EmulatedNetwork, LinkProfile
 from fltestbed.links.competing import CompetingTraffic, check_iperf3
 from fltestbed.links.topology import QUIET_INTERFACE, Host
-from fltestbed.measure.manifest import amend, refuse_existing
+from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
 from fltestbed.security.folder import CertificateFolder
 
 END_TIMEOUT_S = 5.0
@@ -79,6 +80,7 @@ class Laptop:
             congestion_control=self.experiment.congestion_control,
             competitor=flow is not None,
             second_network=self.experiment.clock.second_network,
+            sysctls=self.experiment.connection.sysctls,
         )
         with tempfile.TemporaryDirectory(prefix="fltestbed-run-") as scratch, network:
             logs = Path(scratch) / "logs"
@@ -89,6 +91,7 @@ class Laptop:
                     self._run(network, name, runs, Path(scratch), app, supernodes)
             finally:
                 if folder.is_dir():
+                    _keep_journals(folder, Path(scratch))
                     counters = {host.name: asdict(host.counters()) for host in network.clients}
                     _keep(folder, logs, {"interface_counters": counters} | _flow_entry(traffic))
             if traffic is not None and traffic.ended_early:
@@ -181,6 +184,18 @@ class Laptop:
 
 def _flow_entry(traffic: CompetingTraffic | None) -> dict[str, Any]:
     return {} if traffic is None else {"competing_flow": traffic.facts}
+
+
+def _keep_journals(folder: Path, scratch: Path) -> None:
+    """Keep the clients' own copies of a run that did not end well: the folders of their state go with the network."""
+    try:
+        if json.loads((folder / FILE_NAME).read_text())["status"] != "complete":
+            for journal in scratch.glob(f"*/runs/*{SUFFIX}"):
+                target = folder / JOURNALS / journal.parent.parent.name
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(journal, target)
+    except (OSError, ValueError, KeyError):
+        log.warning("%s: the clients' own copies could not be kept there", folder)
 
 
 def _keep(folder: Path, logs: Path, entries: dict[str, Any]) -> None:

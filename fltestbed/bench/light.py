@@ -7,8 +7,10 @@ As a program it reads its order from the only argument, JSON: the fields of `Ord
 """
 
 import json
+import math
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -62,9 +64,17 @@ class LightTrainer(trainer.Trainer):
     def wait_ready(self, timeout_s: float = trainer.START_TIMEOUT_S) -> None:
         """It is ready."""
 
-    def work(self, bundle: bytes | bytearray, wall_offset_s: float, timeout_s: float) -> trainer.Result:  # noqa: ARG002
-        """Let the app answer one message."""
-        facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s)
+    def work(
+        self,
+        bundle: bytes | bytearray,
+        wall_offset_s: float,
+        timeout_s: float,  # noqa: ARG002
+        meanwhile: Callable[[], None] | None = None,  # noqa: ARG002
+        every_s: float = math.inf,  # noqa: ARG002
+        is_measured: bool = True,
+    ) -> trainer.Result:
+        """Let the app answer one message; nothing is done meanwhile."""
+        facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s, is_measured)
         return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
 
     @property

@@ -29,6 +29,7 @@ class Commands(LazyGroup):
         "server": "The server, on the radio host.",
         "client": "A client, on a Raspberry Pi, over a named interface.",
         "certs": "CA, server certificate and node keys of a testbed.",
+        "collect": "What clients have kept of a run and the server lacks.",
         "summary": "The table of one or more runs.",
         "plot": "The figures of one or more runs.",
         "report": "One HTML page of one or more runs, to be mailed or printed.",

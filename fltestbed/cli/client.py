@@ -52,7 +52,7 @@ def client(
     check_name("--name", name)
     check_name("--link", link)
     Session(
-        server, interface, link, partition, name, state or _default_state() / name, trust_apps, timeout, ca=ca, key=key,
+        server, interface, link, partition, name, state or default_state() / name, trust_apps, timeout, ca=ca, key=key,
         clock_interface=clock_interface, clock_server=clock_server,
     ).run()  # fmt: skip
 
@@ -62,6 +62,7 @@ def _check_address(option: str, address: str) -> None:
         raise ConfigError(f"{option} {address}: not an address; give HOST:PORT, for example 10.0.0.1:9092")
 
 
-def _default_state() -> Path:
+def default_state() -> Path:
+    """Where clients of this user keep what outlives a run, each below its name."""
     base = os.environ.get("XDG_STATE_HOME")
     return Path(base) / "fltestbed" if base else Path.home() / ".local" / "state" / "fltestbed"

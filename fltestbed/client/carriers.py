@@ -9,7 +9,7 @@ import http.client
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,11 @@ class PatientConnection:
                 time.sleep(RETRY_INTERVAL_S)
 
     @property
+    def send_ns(self) -> int:
+        """Client's clock just before the latest request was written, whether it was answered or not."""
+        return self._connection.send_ns
+
+    @property
     def congestion_control(self) -> str:
         """What the open connection uses; empty without one."""
         return self._connection.congestion_control_in_use
@@ -106,9 +111,19 @@ class BundleCarrier:
         How long the server may hold a request for work.
     deadline_s : float
         How long a round may take, and so a transfer.
+    switch : callable (bool) -> None
+        Told of each message whether its round is measured.
     """
 
-    def __init__(self, connection: PatientConnection, late: LateStamps, hold_s: float, deadline_s: float) -> None:
+    def __init__(
+        self,
+        connection: PatientConnection,
+        late: LateStamps,
+        hold_s: float,
+        deadline_s: float,
+        switch: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._switch = switch
         self._connection = connection
         self._late = late
         self._hold_s = hold_s
@@ -127,20 +142,33 @@ class BundleCarrier:
             if reply.body[:1] == b"{":
                 return None
             self._holds = True
+            self._switch(bool(read_prologue(reply.body).get("measured", True)))
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
+        prologue = read_prologue(parcel.data)
         if parcel.pulled is not None:
-            self._late.clock_sample("pull", parcel.pulled, read_prologue(parcel.data))
+            self._late.clock_sample("pull", parcel.pulled, prologue)
             self._late.downlink(result.message_id, parcel.pulled)
-        facts = {**result.facts, "downlink_end_raw_ns": parcel.end_ns, **self._late.take()}
+        own = {**result.facts, "downlink_end_raw_ns": parcel.end_ns} if self._late.is_on else {}
+        facts = own | self._late.take()
         body = [encode_head(facts, messages=1), result.reply]
-        pushed = self._connection.post("push", body, self._deadline_s, {REPLY_TO_HEADER: result.message_id})
+        kept = {**result.facts, "message_id": result.message_id, "downlink_end_raw_ns": parcel.end_ns}
+        kept |= {"payload_bytes": len(result.reply), "downlink_start_raw_ns": prologue["server_send_raw_ns"]}
+        kept |= {key: prologue.get(key) for key in ("round", "message_type")}
+        try:
+            pushed = self._connection.post("push", body, self._deadline_s, {REPLY_TO_HEADER: result.message_id})
+        except BaseException:  # also when this process is told to end: the server may never hear of it
+            self._late.keep_reply(kept | {"send_raw_ns": self._connection.send_ns})
+            raise
+        sent = {"send_raw_ns": pushed.send_ns, "connect_ns": pushed.connect_ns}
         if pushed.status == http.client.CONFLICT:
             log.warning("%s", pushed.data.get("error"))
+            self._late.keep_reply(kept | sent)
             return
         refuse(pushed)
+        self._late.keep_reply(kept | sent | {"server_end_raw_ns": pushed.data["server_end_raw_ns"]})
         self._late.clock_sample("push", pushed, pushed.data)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
 
@@ -152,8 +180,16 @@ class ObjectsCarrier:
     """
 
     def __init__(
-        self, connection: PatientConnection, late: LateStamps, hold_s: float, node: FleetNode, run_id: int, clock: Clock
+        self,
+        connection: PatientConnection,
+        late: LateStamps,
+        hold_s: float,
+        node: FleetNode,
+        run_id: int,
+        clock: Clock,
+        switch: Callable[[bool], None] = lambda _: None,
     ) -> None:
+        self._switch = switch
         self._connection = connection
         self._late = late
         self._hold_s = hold_s
@@ -170,6 +206,7 @@ class ObjectsCarrier:
                 continue
             if reply.data.get("finished"):
                 return None
+            self._switch(bool(reply.data.get("measured", True)))
             self._late.clock_sample("pull", reply, reply.data)
             message = self._node.pull_message()
             first_ns = self._clock.raw_ns()

@@ -60,7 +60,8 @@ class SecondClock:
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval_s):
-            self._exchange()
+            if self._late.is_on:
+                self._exchange()
 
     def _exchange(self) -> None:
         try:

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -24,6 +25,7 @@ from fltestbed.client.carriers import (
     PatientConnection,
 )
 from fltestbed.client.interface import check_interface
+from fltestbed.client.journal import Journal
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
@@ -38,6 +40,7 @@ from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.flower.quantisation import Codec
 from fltestbed.measure.host import describe_host
 from fltestbed.measure.probes.host import HostProbes
+from fltestbed.measure.stamping import StampError
 from fltestbed.security.trust import ServerTrust, why_not_trusted
 
 log = logging.getLogger("fltestbed")
@@ -220,19 +223,38 @@ class _Work:
         self._deadline_s = float(hello["deadline_s"])
         self._transport = hello["transport"]
         self._clock_interval_s = float(hello["clock_interval_s"])
+        self._is_measured = bool(hello.get("measured", True))
+        self._keep_warm_s = float(hello.get("keep_warm_s", 0.0))
+        self._run = {"run": hello.get("run"), "run_id": hello.get("run_id")}
         self._late = LateStamps()
         self._trainer_pid = 0
+        self._stamp_error = StampError()
         self._probes = HostProbes(
-            session.name, session.interface, hello["probes"], True, self._processes, self._late.reading, self._late.probe
+            session.name, session.interface, hello["probes"], True, self._processes, self._take_reading, self._late.probe
         )
 
     def run(self) -> None:
+        session = self._session
+        head = {
+            **self._run, "client": session.name, "link": session.link, "interface": session.interface,
+            "transport": self._transport,
+        }  # fmt: skip
+        with Journal(session.state / "runs", head) as journal:
+            self._late.keep = journal.write
+            try:
+                self._work()
+            finally:
+                self._late.take()  # what no request carried
+
+    def _work(self) -> None:
+        self._switch(self._is_measured)
         trainer = self._start_trainer()
         stack = contextlib.ExitStack()
         try:
-            self._probes.start()
+            if self._is_measured:
+                self._probes.start()
             stack.enter_context(self._second_clock())
-            for _ in range(CLOCK_EXCHANGES):
+            for _ in range(CLOCK_EXCHANGES if self._late.is_on else 0):
                 reply = self._connection.post_json("clock", {})
                 self._late.clock_sample("clock", reply, reply.data)
             trainer.wait_ready()
@@ -242,7 +264,8 @@ class _Work:
             while (parcel := carrier.receive()) is not None:
                 trainer = self._answer(trainer, carrier, parcel)
             self._probes.stop()
-            patient.post("leave", [json.dumps(self._late.take()).encode()], SILENCE_S)
+            last = self._late.take() | ({"stamp_error": self._stamp_error.describe()} if self._is_measured else {})
+            patient.post("leave", [json.dumps(last).encode()], SILENCE_S)
         finally:
             stack.close()
             trainer.kill()
@@ -251,7 +274,7 @@ class _Work:
 
     def _second_clock(self) -> contextlib.AbstractContextManager[object]:
         session = self._session
-        if session.clock_interface is None:
+        if session.clock_interface is None or not self._is_measured:
             return contextlib.nullcontext()
         server = session.clock_server or session.server
         tls = self._trust.context if self._trust is not None else None
@@ -261,14 +284,22 @@ class _Work:
     def _carrier(self, connection: PatientConnection) -> Carrier:
         if self._transport == "objects":
             return ObjectsCarrier(
-                connection, self._late, self._hold_s, self._node, self._order.app.run_id, self._session.clock
+                connection, self._late, self._hold_s, self._node, self._order.app.run_id, self._session.clock, self._switch
             )
-        return BundleCarrier(connection, self._late, self._hold_s, self._deadline_s)
+        return BundleCarrier(connection, self._late, self._hold_s, self._deadline_s, self._switch)
+
+    def _switch(self, is_measured: bool) -> None:
+        """The round of the message that has come is measured, or not."""
+        self._late.is_on = self._connection.is_measured = is_measured
+        self._probes.switch(is_measured)
 
     def _start_trainer(self) -> Trainer:
         trainer = self._session.trainer(self._order)
         self._trainer_pid = trainer.pid
         return trainer
+
+    def _take_reading(self, table: str, row: dict[str, Any]) -> None:
+        self._late.reading(table, row | (self._stamp_error.columns() if table == "system" else {}))
 
     def _processes(self) -> tuple[int, int]:
         return os.getpid(), self._trainer_pid
@@ -287,7 +318,14 @@ class _Work:
     def _answer(self, trainer: Trainer, carrier: Carrier, parcel: Parcel) -> Trainer:
         """Let the trainer answer and send what it made; returns the trainer to use next."""
         try:
-            result = trainer.work(parcel.data, self._key.wall_offset_s, self._deadline_s)
+            result = trainer.work(
+                parcel.data,
+                self._key.wall_offset_s,
+                self._deadline_s,
+                self._keep_warm,
+                self._keep_warm_s or math.inf,
+                self._late.is_on,
+            )
         except TrainerFailed as failure:
             log.warning("%s: %s", self._session.name, failure)
             trainer.kill()
@@ -297,6 +335,12 @@ class _Work:
         carrier.send(parcel, result)
         return trainer
 
+    def _keep_warm(self) -> None:
+        """A few bytes there and back, so that nothing sleeps; a broken link is the next transfer's to tell."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            reply = self._connection.post_json("clock", {})
+            self._late.clock_sample("clock", reply, reply.data)
+
     def _error_reply(self, parcel: Parcel, reason: str) -> Result:
         now_ns = self._session.clock.raw_ns()
         set_identity(self._order.app.run_id, self._order.node_id)
@@ -305,7 +349,7 @@ class _Work:
         set_creation_time(reply, message, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
         bundle = Bundle.of([reply])
         facts = {
-            "called_raw_ns": parcel.end_ns, "returned_raw_ns": now_ns,
+            "called_raw_ns": parcel.end_ns, "returned_raw_ns": now_ns, "error": reason[:300],
             "spans": [{"phase": "train", "start_raw_ns": parcel.end_ns, "end_raw_ns": now_ns, "detail": reason}],
         }  # fmt: skip
         return Result(message.metadata.message_id, facts, b"".join(bundle.encode()[1:]))

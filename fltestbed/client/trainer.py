@@ -11,11 +11,14 @@ import contextlib
 import ctypes
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -95,8 +98,16 @@ class Trainer:
         if answer.get("error"):
             raise TestbedError(f"the app cannot be started on this client: {answer['error']}")
 
-    def work(self, bundle: bytes | bytearray, wall_offset_s: float, timeout_s: float) -> Result:
-        """Let the app answer one message.
+    def work(
+        self,
+        bundle: bytes | bytearray,
+        wall_offset_s: float,
+        timeout_s: float,
+        meanwhile: Callable[[], None] | None = None,
+        every_s: float = math.inf,
+        is_measured: bool = True,
+    ) -> Result:
+        """Let the app answer one message; `meanwhile` is called each `every_s` seconds until it has.
 
         Raises
         ------
@@ -104,8 +115,8 @@ class Trainer:
             It died or took longer than `timeout_s`; call `stop` and make another one.
         """
         length = self._buffers.to_child.write([bundle])
-        self._send(json.dumps({"wall_offset_s": wall_offset_s, "length": length}).encode())
-        facts = json.loads(self._receive(timeout_s))
+        self._send(json.dumps({"wall_offset_s": wall_offset_s, "length": length, "measured": is_measured}).encode())
+        facts = json.loads(self._receive(timeout_s, meanwhile, every_s))
         return Result(facts.pop("message_id"), facts, self._buffers.to_parent.read(facts.pop("length")))
 
     @property
@@ -135,9 +146,13 @@ class Trainer:
         except OSError as error:
             raise TrainerFailed(self._symptom()) from error
 
-    def _receive(self, timeout_s: float) -> bytes:
+    def _receive(self, timeout_s: float, meanwhile: Callable[[], None] | None = None, every_s: float = math.inf) -> bytes:
+        deadline = time.monotonic() + timeout_s
         try:
-            if not self._pipe.poll(timeout_s):
+            while not self._pipe.poll(max(0.0, min(every_s, deadline - time.monotonic()))):
+                if meanwhile is not None and time.monotonic() < deadline:
+                    meanwhile()
+                    continue
                 raise TrainerFailed(f"the trainer was silent for {timeout_s:g} s")
             return self._pipe.recv_bytes()
         except (OSError, EOFError) as error:
@@ -175,7 +190,7 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
         pipe.send_bytes(b"{}")
         while True:
             order = json.loads(pipe.recv_bytes())
-            facts, chunks = worker.answer(buffers.to_child, order["length"], order["wall_offset_s"])
+            facts, chunks = worker.answer(buffers.to_child, order["length"], order["wall_offset_s"], order["measured"])
             pipe.send_bytes(json.dumps({**facts, "length": buffers.to_parent.write(chunks)}).encode())
 
 

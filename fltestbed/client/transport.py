@@ -82,6 +82,10 @@ class ServerConnection:
         self._clock = clock
         self._tls = tls
         self._http: http.client.HTTPConnection | None = None
+        self.send_ns = 0
+        """`send_ns` of the latest request, whether it was answered or not."""
+        self.is_measured = True
+        """Off, the kernel stamps nothing, no TCP_INFO is read and no stamp is told."""
         self.congestion_control = ""
         """Asked of new connections; empty leaves the host's own."""
 
@@ -189,12 +193,11 @@ class ServerConnection:
         connection = self._connect(timeout_s)
         connect_ns = 0 if was_open else self._clock.raw_ns() - start_ns
         fields = {**self._key.headers(), **headers, "content-length": str(sum(len(part) for part in body))}
-        sock = connection.sock if isinstance(connection.sock, StampedSocket) else None
-        if sock is not None:
-            sock.expect()
-        before = tcp_snapshot(connection.sock)
-        send_ns = self._clock.raw_ns()
-        fields |= {SEND_HEADER: str(send_ns), CONNECT_HEADER: str(connect_ns)}
+        sock = self._stamped(connection.sock)
+        before = tcp_snapshot(connection.sock) if self.is_measured else None
+        self.send_ns = send_ns = self._clock.raw_ns()
+        if self.is_measured:
+            fields |= {SEND_HEADER: str(send_ns), CONNECT_HEADER: str(connect_ns)}
         connection.request("POST", PREFIX + path, body=_with_stamped_end(sock, body), headers=fields)
         sent_ns = self._clock.raw_ns()
         if sock is not None:
@@ -211,17 +214,27 @@ class ServerConnection:
             at += count
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
         response.read()
-        after = tcp_snapshot(connection.sock) if connection.sock is not None else None
+        after = tcp_snapshot(connection.sock) if before is not None and connection.sock is not None else None
         return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
+
+    def _stamped(self, sock: socket.socket) -> StampedSocket | None:
+        """The socket, if the kernel stamps what it carries: not with TLS, and not in rounds that are not measured."""
+        if not isinstance(sock, StampedSocket):
+            return None
+        sock.switch(self.is_measured)
+        sock.expect()
+        return sock if self.is_measured else None
 
 
 def _with_stamped_end(sock: StampedSocket | None, body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The pieces of a body; the kernel is asked to stamp the last few bytes, which are a write of their own."""
+    if sock is None:
+        yield from body
+        return
     yield from body[:-1]
     last = memoryview(body[-1])
     yield last[:-STAMPED_BYTES]
-    if sock is not None:
-        sock.stamp_sending(True)
+    sock.stamp_sending(True)
     yield last[-STAMPED_BYTES:]
 
 

@@ -1,5 +1,6 @@
 """What runs inside the trainer: the app, its one context, and a message at a time."""
 
+import contextlib
 import logging
 from typing import Any
 
@@ -57,24 +58,29 @@ class Worker:
         apps.install(app)
         return cls(apps.load_client_app(app), context, compression)
 
-    def answer(self, message_buffer: SharedBuffer, length: int, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
+    def answer(
+        self, message_buffer: SharedBuffer, length: int, wall_offset_s: float, is_measured: bool = True
+    ) -> tuple[dict[str, Any], list[bytes]]:
         """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
 
         Returns
         -------
         facts : dict
-            Identifier of the message, when the app was called and returned, and the spans that it reported.
+            Identifier of the message; of one that is measured, also when the app was called and returned, and the spans
+            that it reported.
         chunks : list of bytes
             The reply as a bundle without its first chunk, which the network process makes when it sends.
         """
         message = decode(message_buffer.read(length)).inflate()[0]
         message_buffer.free()
-        return self.answer_message(message, wall_offset_s)
+        return self.answer_message(message, wall_offset_s, is_measured)
 
-    def answer_message(self, message: Message, wall_offset_s: float) -> tuple[dict[str, Any], list[bytes]]:
+    def answer_message(
+        self, message: Message, wall_offset_s: float, is_measured: bool = True
+    ) -> tuple[dict[str, Any], list[bytes]]:
         """Answer a message that has been read; returns what `answer` does."""
         spans: list[Span] = []
-        with listening(spans.append):
+        with listening(spans.append) if is_measured else contextlib.nullcontext():
             called_ns = SYSTEM_CLOCK.raw_ns()
             try:
                 self._compression.restore(message)
@@ -90,10 +96,13 @@ class Worker:
             spans.append(Span(phase, called_ns, returned_ns, "the whole call of the ClientApp"))
         apps.set_creation_time(reply, message, SYSTEM_CLOCK.wall_ns() / 1e9 + wall_offset_s)
         bundle = Bundle.of(self._compression.compress([reply]))
+        if not is_measured:
+            return {"message_id": message.metadata.message_id}, bundle.encode()[1:]
         facts = {
             "message_id": message.metadata.message_id,
             "called_raw_ns": called_ns,
             "returned_raw_ns": returned_ns,
+            "error": str(reply.error.reason)[:300] if reply.has_error() else None,
             "spans": [vars(span) for span in spans],
         }
         return facts, bundle.encode()[1:]

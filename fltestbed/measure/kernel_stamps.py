@@ -53,6 +53,7 @@ class StampedSocket(socket.socket):
         self._drained_ns = 0  # everything that could be read then has been
         self._left_ns: int | None = None
         self._is_fresh = True
+        self._is_on = True
         self._stamps_sending = False
         self._set(_RX_SOFTWARE)
 
@@ -60,6 +61,17 @@ class StampedSocket(socket.socket):
         """Accept a connection; its socket is of this kind as well."""
         descriptor, address = self._accept()  # type: ignore[attr-defined]  # as socket.accept does
         return StampedSocket(self.family, self.type, self.proto, fileno=descriptor, clock=self.clock), address
+
+    def switch(self, on: bool) -> None:
+        """Be stamped from now on, or be like any other socket: then `first_ns` and `arrived_ns` are None."""
+        if on == self._is_on:
+            return
+        if self._stamps_sending:
+            self.stamp_sending(False)
+        self.left_ns()  # off the error queue, which nobody looks at while this is off
+        self._is_on = on
+        self.first_ns = self.arrived_ns = None
+        self._set(_RX_SOFTWARE if on else 0)
 
     def expect(self) -> None:
         """The next byte that is read is the first of a message."""
@@ -106,6 +118,8 @@ class StampedSocket(socket.socket):
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """As of any socket. It does not block in the middle, so a message's first byte may come by itself."""
+        if not self._is_on:
+            return super().recv(bufsize, flags)
         self._clear_errors()
         if not self._is_fresh:
             return self._receive(bufsize, flags)
@@ -120,6 +134,8 @@ class StampedSocket(socket.socket):
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As of any socket."""
+        if not self._is_on:
+            return super().recv_into(buffer, nbytes, flags)
         view = memoryview(buffer).cast("B")[: nbytes or None]
         was_fresh = self._is_fresh
         view = view[:1] if was_fresh else view
@@ -166,4 +182,4 @@ class StampedSocket(socket.socket):
 
     def _set(self, flags: int) -> None:
         with contextlib.suppress(OSError):
-            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags | _SOFTWARE)
+            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, flags and flags | _SOFTWARE)

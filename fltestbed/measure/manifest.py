@@ -52,6 +52,11 @@ class Manifest:
         self.save()
 
     @property
+    def run(self) -> str:
+        """Name of the run."""
+        return str(self._data["run"])
+
+    @property
     def zero_raw_ns(self) -> int:
         """The run's zero on the server's raw clock."""
         return int(self._data["zero_raw_ns"])

@@ -6,6 +6,7 @@ failure) loses that line alone.
 """
 
 import csv
+import fcntl
 import io
 import queue
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from fltestbed.errors import RunFolderError, TestbedError
-from fltestbed.measure.schema import RECORDED, TABLES
+from fltestbed.measure.schema import PHASES_TABLE, RECORDED, TABLES
 
 Value = str | int | float | bool | None
 
@@ -46,9 +47,15 @@ class Recorder:
             self._files = {table.name: (folder / table.name).open("ab", buffering=0) for table in RECORDED}
         except OSError as error:
             raise RunFolderError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._files[PHASES_TABLE.name], fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as this process lives
+        except BlockingIOError as error:
+            raise RunFolderError(f"{folder}: another process writes there; wait for its end") from error
+        except OSError:
+            pass  # a file system without locks
         for table in RECORDED:
             if not self._files[table.name].tell():
-                self._files[table.name].write(_line(table.header))
+                self._files[table.name].write(line(table.header))
         self._thread = threading.Thread(target=self._drain, name="recorder", daemon=True)
         self._thread.start()
 
@@ -103,7 +110,7 @@ class Recorder:
                 if item is not None:
                     table, row = item
                     cells = {"run": self._run, **row}
-                    lines.setdefault(table, []).append(_line([_cell(cells.get(name)) for name in TABLES[table].header]))
+                    lines.setdefault(table, []).append(line([cell(cells.get(name)) for name in TABLES[table].header]))
             try:
                 for table, whole in lines.items():
                     left = memoryview(b"".join(whole))
@@ -116,7 +123,8 @@ class Recorder:
                 return
 
 
-def _cell(value: Value) -> str:
+def cell(value: Value) -> str:
+    """A value as it stands in a file; None is empty."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -126,7 +134,8 @@ def _cell(value: Value) -> str:
     return str(value)
 
 
-def _line(cells: tuple[str, ...] | list[str]) -> bytes:
+def line(cells: tuple[str, ...] | list[str]) -> bytes:
+    """A line of a file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode(errors="replace")

@@ -3,7 +3,8 @@
 Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "buffers":
 [5, 6], "compression": {...}, "deadline_s": 600.0}``. The token never stands in an argument, where every user of the host
 could read it; `streaming` is `strategy.streaming`; `buffers` are the descriptors of a `BufferPair` that this process has
-inherited; `compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`.
+inherited; `compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`,
+`instrumentation` the section of the experiment.
 """
 
 import importlib
@@ -13,7 +14,9 @@ import sys
 from typing import Any
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
+from fltestbed.client.trainer import die_with_parent
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.config import Instrumentation
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
 from fltestbed.server.grid import BundleGrid, scalar_metrics
@@ -22,6 +25,7 @@ from fltestbed.shared_buffer import BufferPair
 
 def main(preload: str | None) -> int:
     """Run one ServerApp; returns the exit status."""
+    die_with_parent()
     if preload:
         importlib.import_module(preload)
     go = json.loads(sys.stdin.readline() or "null")
@@ -29,12 +33,19 @@ def main(preload: str | None) -> int:
         return 0  # the server went away before the run began
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
+    instrumentation = Instrumentation.model_validate(go.get("instrumentation", {}))
     grid = BundleGrid(
         go["address"], go["token"], task, run, BufferPair.inherit(go["buffers"]), SYSTEM_CLOCK,
-        Compression.of(**go["compression"]), go["deadline_s"],
+        Compression.of(**go["compression"]), go["deadline_s"], instrumentation.is_measured,
     )  # fmt: skip
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
+        if name == "configure_train":
+            grid.begin_round(round_, start_ns)
+        if not instrumentation.is_measured(round_):
+            if name.startswith("aggregate"):
+                grid.end_round(end_ns)
+            return
         grid.mark("step", name=name, round=round_, start_raw_ns=start_ns, end_raw_ns=end_ns)
         if name == "server_evaluate" and result is not None:
             grid.mark("metrics", round=round_, source="server", values=scalar_metrics(result), raw_ns=end_ns)

@@ -54,6 +54,9 @@ class TcpFacts(_Facts):
     congestion_window_segments: Count
     delivery_rate_bps: Count
     idle_s: Amount
+    rto_s: Amount | None = None
+    congestion_window_start_segments: Count | None = None
+    idle_restart: bool | None = None
     congestion_control: Name
 
 
@@ -83,6 +86,17 @@ class _Reply(_Facts):
 
 class _LateReply(_Reply):
     message_id: MessageId
+    error: Text | None = None
+
+
+class KeptReply(_LateReply):
+    """A reply in a client's own copy: also what the server has said of its message, and of its end."""
+
+    round: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    message_type: Name | None = None
+    downlink_start_raw_ns: Nanoseconds | None = None
+    server_end_raw_ns: Nanoseconds | None = None
+    payload_bytes: Count | None = None
 
 
 class _Sample(_Facts):
@@ -109,6 +123,7 @@ class SystemFacts(_Facts):
     time_sync: Name | None = None
     wall_offset_s: Figure | None = None
     wall_offset_uncertainty_s: Amount | None = None
+    sched_delay_s: Amount | None = None
 
 
 class RadioFacts(_Facts):
@@ -167,6 +182,20 @@ class ProbeFacts(_Facts):
     latest_s: Amount | None = None
 
 
+class SchedulingFacts(_Facts):
+    """What the client's stamping thread waited for a CPU, in all."""
+
+    cpu_s: Amount
+    delay_s: Amount
+    time_slices: Count
+
+
+class StampErrorFacts(_Facts):
+    """What a client measured of its own stamping, as `fltestbed.measure.stamping.StampError` describes it."""
+
+    scheduling: SchedulingFacts | None = None
+
+
 class _Late(_Facts):
     replies: Annotated[tuple[_LateReply, ...], Field(max_length=16)] = ()
     system: Annotated[tuple[SystemFacts, ...], Field(max_length=256)] = ()
@@ -174,17 +203,19 @@ class _Late(_Facts):
     probes: Annotated[dict[Name, ProbeFacts], Field(max_length=16)] = Field(default_factory=dict)
     transfers: Annotated[tuple[TransferFacts, ...], Field(max_length=64)] = ()
     clock_samples: Annotated[tuple[_Sample, ...], Field(max_length=256)] = ()
+    stamp_error: StampErrorFacts | None = None
 
 
 class LateFacts:
     """What a client could not know yet when it sent its reply."""
 
     def __init__(self, late: _Late) -> None:
-        self.replies = {reply.message_id: _in_order(reply, None) for reply in late.replies}
+        self.replies = {reply.message_id: _in_order(reply, reply.error) for reply in late.replies}
         self.transfers = late.transfers
         self.system = late.system
         self.radio = late.radio
         self.probes = {name: probe.model_dump(mode="json", exclude_none=True) for name, probe in late.probes.items()}
+        self.stamp_error = late.stamp_error
         self.clock_samples = [
             (ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in late.clock_samples
         ]
@@ -223,6 +254,15 @@ def _in_order(reply: _Reply, error: str | None) -> ReplyFacts:
 def read_late_facts(facts: dict[str, Any]) -> LateFacts:
     """Clock samples and transfers that a client reports with any of its requests."""
     return LateFacts(_validate(_Late, facts))
+
+
+class _Kept(_Facts):
+    replies: Annotated[tuple[KeptReply, ...], Field(max_length=16)] = ()
+
+
+def read_kept_replies(facts: dict[str, Any]) -> dict[str, KeptReply]:
+    """Replies in a line of a client's own copy, by message, with what only that copy has."""
+    return {reply.message_id: reply for reply in _validate(_Kept, facts).replies}
 
 
 class StepMark(_Facts):
@@ -281,6 +321,19 @@ class MetricsMark(_Facts):
         log.metrics(self.round, self.source, self.message_type, self.values, self.raw_ns, client)
 
 
+class RoundMark(_Facts):
+    """A round that is not measured is over."""
+
+    kind: Literal["round"]
+    round: int
+    start_raw_ns: Nanoseconds
+    end_raw_ns: Nanoseconds
+
+    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
+        """Pass it on."""
+        log.unmeasured(self.round, self.start_raw_ns, self.end_raw_ns)
+
+
 class ModelMark(_Facts):
     """The size of what the ServerApp sends to a client."""
 
@@ -305,7 +358,7 @@ class EndMark(_Facts):
         log.end(self.raw_ns)
 
 
-Mark = StepMark | HeldMark | GatheredMark | MetricsMark | ModelMark | EndMark
+Mark = RoundMark | StepMark | HeldMark | GatheredMark | MetricsMark | ModelMark | EndMark
 _MARKS: TypeAdapter[list[Mark]] = TypeAdapter(list[Annotated[Mark, Field(discriminator="kind")]])
 
 

@@ -8,7 +8,7 @@ stamps, so that marking costs no request.
 import http.client
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -46,12 +46,15 @@ class BundleGrid(Grid):
         Of messages to nodes, and what a reply's tensors may take when they are whole again.
     deadline_s : float
         Longest time that `send_and_receive` waits, whatever the app asks for.
+    is_measured : callable (int) -> bool
+        Whether the round of this number is measured.
     """
 
     def __init__(
         self, address: str, token: str, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
-        compression: Compression = OFF, deadline_s: float = math.inf,
+        compression: Compression = OFF, deadline_s: float = math.inf, is_measured: Callable[[int], bool] = lambda _: True,
     ) -> None:  # fmt: skip
+        self._is_measured = is_measured
         host, _, port = address.rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=HOLD_S + 60)
         self._token = token
@@ -66,6 +69,27 @@ class BundleGrid(Grid):
         self._rounds: dict[str, tuple[int, str]] = {}
         self._waiting: set[str] = set()
         self._to_fold: tuple[list[Message], Fold] | None = None
+        self._unmeasured: tuple[int, int] | None = None
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the round of the messages that were sent last is measured."""
+        return self._is_measured(self._round)
+
+    def begin_round(self, round_: int, raw_ns: int) -> None:
+        """A round begins: from its strategy's first step on, or from its first message on."""
+        self._round = round_
+        if self._unmeasured is not None and self._unmeasured[0] != round_:
+            self.end_round(raw_ns)
+            self._unmeasured = None
+        if self._unmeasured is None and not self._is_measured(round_):
+            self._unmeasured = round_, raw_ns
+
+    def end_round(self, raw_ns: int) -> None:
+        """The round is over, as far as is known; its strategy's next aggregation may be later."""
+        if self._unmeasured is not None:
+            round_, start_ns = self._unmeasured
+            self._marks.append({"kind": "round", "round": round_, "start_raw_ns": start_ns, "end_raw_ns": raw_ns})
 
     def mark(self, kind: str, **facts: Any) -> None:
         """Remember something that the server is to know; it goes with the next request."""
@@ -115,7 +139,7 @@ class BundleGrid(Grid):
         if not messages:
             return []
         rounds = [self._round_of(message) for message in messages]
-        self._round = max(rounds)
+        self.begin_round(max(rounds), start_ns)
         if not self._rounds:
             self._mark_model(messages[0])
         packed = self._compression.compress(messages)
@@ -162,7 +186,7 @@ class BundleGrid(Grid):
                 overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
         self._waiting -= waiting
         self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
-        if fold is not None:
+        if fold is not None and self.is_measuring:
             self._mark_overlap(overlap_ns)
         return replies
 
@@ -189,6 +213,8 @@ class BundleGrid(Grid):
             held_ns = self._clock.raw_ns()
             message_id = reply.metadata.reply_to_message_id
             self._waiting.discard(message_id)
+            if not self.is_measuring:
+                continue
             self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
             if error is None:
                 self._mark_metrics(reply, message_id, held_ns)
@@ -208,7 +234,7 @@ class BundleGrid(Grid):
 
     def _mark_error(self, message: Message, metric: str, **facts: Any) -> None:
         """Tell what compression made of a message's numbers."""
-        error = relative_error(message)
+        error = relative_error(message) if self.is_measuring else None
         if error is not None:
             self.mark(
                 "metrics", message_type=message.metadata.message_type, values={metric: error},

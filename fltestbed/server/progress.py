@@ -73,7 +73,8 @@ class Progress:
             if number == but or number in self._said or not state.selected:
                 continue
             self._said.add(number)
-            parts = [f"round {number}/{self._view.experiment.rounds}", f"{state.replied}/{state.selected} clients"]
+            replied = f"{state.replied}/{state.selected} clients" if state.is_measured else "not measured"
+            parts = [f"round {number}/{self._view.experiment.rounds}", replied]
             if state.accuracy is not None:
                 parts.append(f"accuracy {state.accuracy:.3f}")
             parts.append(f"{(state.end_ns - state.start_ns) / 1e9:.1f} s")

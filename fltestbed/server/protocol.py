@@ -37,6 +37,11 @@ class Connection:
         """Remember TCP_INFO as it is now."""
         self.mark = self.snapshot()
 
+    def switch(self, on: bool) -> None:
+        """Let the kernel stamp what comes and goes, or nothing at all."""
+        if self._stamped is not None and self._stamped.fileno() >= 0:
+            self._stamped.switch(on)
+
     def expect(self) -> None:
         """The next byte is the first of a request."""
         if self._stamped is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,8 +70,9 @@ class Roster:
 
     @property
     def hold_s(self) -> float:
-        """Longest time that a request for work is held."""
-        return self._experiment.server.hold_s
+        """Longest time that a request for work is held; with connection.keep-warm-s no longer than that."""
+        keep_warm_s = self._experiment.connection.keep_warm_s
+        return min(self._experiment.server.hold_s, keep_warm_s or math.inf)
 
     @property
     def largest_message_bytes(self) -> int:
@@ -86,15 +88,18 @@ class Roster:
         self._check_owner(node_id, str(facts.get("name")))
         compression = self._experiment.compression
         return {
+            "run": self.manifest.run,
             "run_id": str(self.app.run_id),
             "fab_id": self.app.fab_id,
             "fab_version": self.app.fab_version,
             "fab_hash": self.app.fab_hash,
             "clients": self._experiment.clients,
             "transport": self._experiment.transport,
-            "hold_s": self._experiment.server.hold_s,
+            "hold_s": self.hold_s,
+            "keep_warm_s": self._experiment.connection.keep_warm_s,
             "deadline_s": self._experiment.server.round_deadline_s,
             "congestion_control": self._experiment.congestion_control,
+            "measured": not self._experiment.instrumentation.off,
             "clock_interval_s": self._experiment.clock.interval_s,
             "probes": self._experiment.probes.model_dump(mode="json"),
             "compression": {"name": compression.uplink, "zstd_level": compression.zstd_level},

@@ -5,11 +5,13 @@ of its ends are known. Definitions of the phases stand in `fltestbed.measure.sch
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from fltestbed.config import Instrumentation
 from fltestbed.measure.mapping import ClockMapping, ClockSample, Estimate
 from fltestbed.measure.recorder import Recorder, Value
+from fltestbed.measure.schema import ROUND_TIME
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
 
 log = logging.getLogger("fltestbed")
@@ -23,9 +25,21 @@ class RoundLog:
     recorder : Recorder
     zero_raw_ns : int
         The run's zero on the server's raw clock.
+    instrumentation : Instrumentation
+        Which rounds are measured; of others nothing is written but `round`.
+    switched : callable (bool) -> None, optional
+        Told when a round begins whether it is measured.
     """
 
-    def __init__(self, recorder: Recorder, zero_raw_ns: int) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        zero_raw_ns: int,
+        instrumentation: Instrumentation | None = None,
+        switched: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._is_measured = (instrumentation or Instrumentation()).is_measured
+        self._switched = switched
         self._recorder = recorder
         self._zero = zero_raw_ns
         self._tasks: dict[str, Task] = {}
@@ -55,11 +69,24 @@ class RoundLog:
         self.batch = Batch(round_, message_type, start_ns=self._steps.pop(("configure", round_), start_ns))
         self._open.append(self.batch)
         self.stage = "queue"
-        self.rounds.setdefault(round_, RoundState(self.batch.start_ns, end_ns))
+        is_measured = self._is_measured(round_)
+        if self._switched is not None:
+            self._switched(is_measured)
+        self.rounds.setdefault(round_, RoundState(self.batch.start_ns, end_ns, is_measured=is_measured))
         for message_id, node_id, client in messages:
-            task = Task(round_, message_type, message_id, node_id, client, end_ns)
+            task = Task(round_, message_type, message_id, node_id, client, end_ns, is_measured=is_measured)
             self._tasks[message_id] = self.batch.tasks[message_id] = task
             self._row(task, "configure", self._server(self.batch.start_ns), self._server(end_ns))
+
+    def unmeasured(self, round_: int, start_ns: int, end_ns: int) -> None:
+        """Start and end of a round of which nothing else is known."""
+        self._touch(round_, end_ns)
+        self.metrics(round_, SERVER, "", {ROUND_TIME: (end_ns - start_ns) / 1e9}, end_ns)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the round under way is measured."""
+        return self.batch is None or self._is_measured(self.batch.round)
 
     def step(self, name: str, round_: int, start_ns: int, end_ns: int) -> None:
         """A step of the strategy is over. Its name is that of Flower's method, or `server_evaluate`."""
@@ -110,6 +137,8 @@ class RoundLog:
         self, round_: int, source: str, message_type: str, values: Mapping[str, float], raw_ns: int, client: str = ""
     ) -> None:
         """Figures that an app reported."""
+        if not self._is_measured(round_) and ROUND_TIME not in values:
+            return
         for name, value in values.items():
             row: dict[str, Value] = {
                 "round": round_, "client": client, "source": source, "message_type": message_type,
@@ -196,6 +225,12 @@ class RoundLog:
                 self._row(task, phase, None, None, status="missing", detail="the client's stamps cannot be true")
             return
         self.uplink_ended(task, end_ns)
+        self.client_told(task, facts, wire)
+        sent = Stamp(task.client.name, facts.send_ns)
+        self._row(task, "uplink", sent, self._server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
+
+    def client_told(self, task: Task, facts: ReplyFacts, wire: WireBytes) -> None:
+        """A client tells of its phases, from the message's arrival to the first byte of the reply."""
         name = task.client.name
         arrived = Stamp(name, facts.downlink_end_ns)
         if task.downlink_start_ns is not None:
@@ -218,7 +253,6 @@ class RoundLog:
             self._row(task, "connect", connected, sent)
         else:
             self._row(task, "serialize", Stamp(name, facts.returned_ns), sent)
-        self._row(task, "uplink", sent, self._server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
 
     def _contradicts_mapping(self, task: Task, facts: ReplyFacts, end_ns: int) -> bool:
         """Whether a client's stamps are impossible even at the far ends of what its clock may show."""
@@ -286,6 +320,8 @@ class RoundLog:
         return Stamp(SERVER, raw_ns)
 
     def _server_row(self, round_: int, message_type: str, phase: str, start_ns: int, end_ns: int, detail: str = "") -> None:
+        if not self._is_measured(round_):
+            return
         self._recorder.write("phases.csv", {
             "round": round_, "message_type": message_type, "attempt": 1, "phase": phase,
             "start_host": SERVER, "start_raw_ns": start_ns, "end_host": SERVER, "end_raw_ns": end_ns,
@@ -298,6 +334,8 @@ class RoundLog:
         self, task: Task, phase: str, start: Stamp | None, end: Stamp | None, *, payload_bytes: int | None = None,
         wire_bytes: int | None = None, status: str = "ok", detail: str = "",
     ) -> None:  # fmt: skip
+        if not task.is_measured:
+            return
         row: dict[str, Any] = {
             "round": task.round, "client": task.client.name, "link": task.client.link, "message_type": task.message_type,
             "message_id": task.message_id, "attempt": max(1, task.attempt), "phase": phase,

@@ -156,7 +156,7 @@ class Routes:
     async def _wait(self, request: Request, node_id: int) -> Response:
         self._take_late(self._roster[node_id], read_late_facts(await _json(request)))
         if await self._exchange.wait_for(node_id, self._roster.hold_s):
-            return JSONResponse({"ready": True, **self._server_stamps(request)})
+            return JSONResponse({"ready": True, "measured": self._log.is_measuring, **self._server_stamps(request)})
         return JSONResponse({"finished": True}) if self._exchange.finished.is_set() else Response(status_code=204)
 
     async def _push(self, request: Request, node_id: int) -> Response:
@@ -178,13 +178,16 @@ class Routes:
         metadata = message.metadata
         if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
             raise BundleError("the reply is not this client's answer to the message that it names")
-        facts = read_facts(
-            bundle.prologue | _stamp_headers(request), message.error.reason[:300] if message.HasField("error") else None
-        )
+        facts = None
+        if task is None or task.is_measured:
+            error = message.error.reason[:300] if message.HasField("error") else None
+            facts = read_facts(bundle.prologue | _stamp_headers(request), error)
         late = read_late_facts(bundle.prologue)
         self._exchange.confirm(node_id)
         accepted = await self._exchange.accept(bundle)
-        if accepted and task is not None and task.uplink_end_ns is None:
+        if accepted and task is not None and facts is None:
+            self._log.uplink_ended(task, end_ns)
+        elif accepted and task is not None and facts is not None and task.uplink_end_ns is None:
             wire = self._transfers.uplink_arrived(task, receive_ns, end_ns, bundle.payload_bytes, _connection(request))
             self._log.replied(task, facts, end_ns, bundle.payload_bytes, wire)
         self._take_late(client, late)
@@ -192,7 +195,7 @@ class Routes:
             return _refusal(
                 409, "the reply was refused: its message is unknown, expired, another node's or answered already"
             )
-        return JSONResponse(self._server_stamps(request))
+        return JSONResponse(self._server_stamps(request) | {"server_end_raw_ns": end_ns})
 
     async def _leave(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
@@ -212,6 +215,8 @@ class Routes:
                 self._log.reading(table, client.name, row.model_dump(), client)
         if late.probes:
             self._roster.manifest.add_to_host(client.name, "probes", late.probes)
+        if late.stamp_error is not None:
+            self._roster.manifest.add_to_host(client.name, "stamp_error", late.stamp_error.model_dump())
 
     def _server_stamps(self, request: Request) -> dict[str, int]:
         return {
@@ -291,14 +296,21 @@ class _Downlink(Response):
         routes, bundle = self._routes, self._bundle
         message_id = bundle.messages[0][0].metadata.message_id
         payload_bytes = bundle.payload_bytes
+        known = routes._log.task_of(message_id)
+        is_measured = known is None or known.is_measured
+        of_the_message: dict[str, Any] = {}
+        if known is not None:  # for the client's own copy
+            of_the_message = {"round": known.round, "message_type": known.message_type, "measured": known.is_measured}
         chunks = bundle.encode()
         connection = _connection(self._request)
-        connection.set_mark()
-        connection.stamp_sending(True)
+        connection.switch(is_measured)
+        if is_measured:
+            connection.set_mark()
+            connection.stamp_sending(True)
         # Nothing that takes time may stand between this stamp and the first write.
         start_ns = routes._clock.raw_ns()
         stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
-        chunks[0] = encode_head(stamps, len(bundle.messages))
+        chunks[0] = encode_head(of_the_message | stamps, len(bundle.messages))
         length = str(sum(len(chunk) for chunk in chunks)).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -309,7 +321,8 @@ class _Downlink(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         end_ns = routes._clock.raw_ns()
         if task is not None:
-            routes._transfers.downlink_sent(task, start_ns, end_ns, payload_bytes, connection)
+            if is_measured:
+                routes._transfers.downlink_sent(task, start_ns, end_ns, payload_bytes, connection)
             routes._log.downlink_sent(task)
 
 

@@ -31,6 +31,7 @@ from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.probes.system import ALL_INTERFACES
 from fltestbed.measure.recorder import Recorder
+from fltestbed.measure.stamping import LoopLag, StampError
 from fltestbed.server.admission import Admission
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
@@ -144,8 +145,16 @@ class Session:
         host, port = listener.getsockname()[:2]
         superlink = Superlink(host, port, admission.registered)
         app = superlink.create_run(fab)
+        manifest.update(run_id=str(app.run_id))
         exchange = Exchange(superlink)
-        log = RoundLog(recorder, manifest.zero_raw_ns)
+        lag = LoopLag()
+        stamp_error = StampError(lag)
+
+        def switch(is_measured: bool) -> None:
+            probes.switch(is_measured)
+            (lag.start if is_measured else lag.stop)()
+
+        log = RoundLog(recorder, manifest.zero_raw_ns, experiment.instrumentation, switch)
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
         observer = Observer(superlink, exchange, log, transfers, self.clock)
@@ -154,11 +163,12 @@ class Session:
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
         names = inspect(fab)
-        inside = listen("127.0.0.1", 0)  # the ServerApp's way in: without TLS, whatever the network's listener does
+        # The ServerApp's way in: without TLS, whatever the network's listener does.
+        inside = listen("127.0.0.1", 0, is_stamped=False)
         app_pid: list[int] = []
         probes = HostProbes(
             SERVER, ALL_INTERFACES, experiment.probes.model_dump(mode="json"), False, lambda: (os.getpid(), *app_pid),
-            lambda table, row: log.reading(table, SERVER, row),
+            lambda table, row: log.reading(table, SERVER, row | (stamp_error.columns() if table == "system" else {})),
             lambda name, facts: manifest.add_to_host(SERVER, "probes", {name: facts}),
         )  # fmt: skip
         async with (
@@ -171,29 +181,17 @@ class Session:
             stack.callback(buffers.close)  # after the routes, which write to them to the last
             stack.callback(inside.close)
             app_pid.append(process.pid)
+            stack.callback(lag.stop)
             stack.callback(probes.stop)
-            probes.start()
+            if not experiment.instrumentation.off:
+                lag.start()
+                probes.start()
             how = "with TLS" if admission.tls is not None else "without TLS"
             progress.say(f"listening on {host}:{port} {how}, waiting for {experiment.clients} clients")
             try:
-                if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
-                    raise roster.failure or TestbedError(
-                        f"{self.folder.name}: {roster.count()} of {experiment.clients} clients joined within "
-                        f"{experiment.server.join_timeout_s:g} s ({', '.join(roster.names_present()) or 'none'}); start the "
-                        "others, or raise server.join-timeout-s"
-                    )
+                await self._wait_for_clients(roster)
                 progress.say(f"{roster.count()} clients are ready")
-                ticket = superlink.claim(app.run_id)
-                compression = experiment.compression
-                go = {
-                    "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": ticket.token,
-                    "streaming": experiment.strategy.streaming, "buffers": buffers.descriptors,
-                    "deadline_s": experiment.server.round_deadline_s,
-                    "compression": {
-                        "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
-                        "most_bytes": experiment.server.largest_message_bytes,
-                    },
-                }  # fmt: skip
+                go = self._go(inside, superlink.claim(app.run_id).token, buffers)
                 error = await _run_app(process, roster, go)
                 exchange.finish()
                 if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
@@ -203,6 +201,31 @@ class Session:
             finally:
                 exchange.finish()  # however it ends, clients that wait for work are told
                 transfers.close()
+                with contextlib.suppress(OSError):  # a full disk is told by what failed first
+                    manifest.add_to_host(SERVER, "stamp_error", stamp_error.describe())
+
+    async def _wait_for_clients(self, roster: Roster) -> None:
+        experiment = self.experiment
+        if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
+            raise roster.failure or TestbedError(
+                f"{self.folder.name}: {roster.count()} of {experiment.clients} clients joined within "
+                f"{experiment.server.join_timeout_s:g} s ({', '.join(roster.names_present()) or 'none'}); start the "
+                "others, or raise server.join-timeout-s"
+            )
+
+    def _go(self, inside: socket.socket, token: str, buffers: BufferPair) -> dict[str, Any]:
+        """What the ServerApp's process reads first, as `fltestbed.server.app_process` says."""
+        experiment, compression = self.experiment, self.experiment.compression
+        return {
+            "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": token,
+            "streaming": experiment.strategy.streaming, "buffers": buffers.descriptors,
+            "deadline_s": experiment.server.round_deadline_s,
+            "compression": {
+                "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
+                "most_bytes": experiment.server.largest_message_bytes,
+            },
+            "instrumentation": experiment.instrumentation.model_dump(mode="json", by_alias=True),
+        }  # fmt: skip
 
 
 def _cancel_on_signals() -> None:
@@ -219,8 +242,8 @@ def _cancel_on_signals() -> None:
         loop.add_signal_handler(number, cancel)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+def listen(host: str, port: int, is_stamped: bool = True) -> socket.socket:
+    """A listening socket; what comes over its connections is stamped by the kernel, or not.
 
     Raises
     ------
@@ -230,7 +253,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
     # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
-    sock = StampedSocket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    kind = StampedSocket if is_stamped else socket.socket
+    sock = kind(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

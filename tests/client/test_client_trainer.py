@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ def test_a_silent_trainer_is_a_symptom(trainer: Trainer) -> None:
     trainer.kill()
     assert time.monotonic() - start < 2
     assert not psutil.pid_exists(trainer.pid)
+
+
+def test_something_else_is_done_while_the_app_works(trainer: Trainer) -> None:
+    """Each tenth of a second, as long as there is no answer; the time limit is the same."""
+    calls: list[float] = []
+    with pytest.raises(TrainerFailed, match=r"silent for 0.7 s"):
+        trainer.work(message(4), 0.0, 0.7, lambda: calls.append(time.monotonic()), 0.1)
+    assert 1 <= len(calls) <= 7
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(calls))
+
+
+def test_an_order_that_is_not_measured_is_answered_without_stamps(trainer: Trainer) -> None:
+    """The same reply, and of the facts the message's name alone."""
+    result = trainer.work(message(1), 0.0, TIMEOUT_S, is_measured=False)
+    assert result.message_id
+    assert result.facts == {}
+    assert not decode(encode_head({}, 1) + bytes(result.reply)).inflate()[0].has_error()
 
 
 def test_a_stopped_trainer_does_not_hold_up_the_client(trainer: Trainer) -> None:

@@ -9,6 +9,7 @@ from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.measure.kernel_stamps import StampedSocket
 
 HOUR_NS = 3600 * 10**9
+SO_TIMESTAMPING = 37
 Pair = tuple[StampedSocket, StampedSocket]
 
 
@@ -111,3 +112,21 @@ def test_an_end_of_the_stream_is_one(pair: Pair) -> None:
     near, far = pair
     near.close()
     assert far.recv(10) == b""
+
+
+def test_off_it_is_a_socket_like_any_other(pair: Pair) -> None:
+    """Nothing is stamped, and what comes is read whole at once; on again, the next byte is a message's first again."""
+    near, far = pair
+    near.sendall(b"a")
+    far.recv(1)
+    far.switch(False)
+    far.expect()
+    near.sendall(b"bc")
+    assert far.recv(10) == b"bc"
+    assert (far.first_ns, far.arrived_ns) == (None, None)
+    assert far.getsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING) == 0
+    far.switch(True)
+    near.sendall(b"d")
+    assert far.recv(10) == b"d"
+    assert far.first_ns is not None
+    assert far.first_ns == far.arrived_ns

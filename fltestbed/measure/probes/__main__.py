@@ -1,8 +1,9 @@
 """The process that reads a host: ``python -m fltestbed.measure.probes``.
 
 Its first line of input is JSON: ``interface`` (whose bytes are counted), ``radio`` (whether that interface's radio is read),
-``probes`` (the section of the experiment) and ``processes``. Each later line replaces ``processes``. When the input ends,
-however the process at its other end has gone, it closes its probes and ends. Each line of output is what `Watch` says.
+``probes`` (the section of the experiment), ``processes`` and ``on`` (whether to read or to pause). Each later line replaces
+one of the last two. When the input ends, however the process at its other end has gone, it closes its probes and ends. Each
+line of output is what `Watch` says.
 """
 
 import contextlib
@@ -41,9 +42,12 @@ def main() -> None:
         return
     processes: list[int] = settings["processes"]
     watch = Watch(choose_probes(settings, lambda: (*processes, os.getpid())), say, SYSTEM_CLOCK, LIMIT_S)
+    watch.is_on = settings["on"]
     watch.start()
     for line in sys.stdin:
-        processes[:] = json.loads(line)["processes"]
+        told = json.loads(line)
+        processes[:] = told.get("processes", processes)
+        watch.is_on = told.get("on", watch.is_on)
     watch.stop()
 
 

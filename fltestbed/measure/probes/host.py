@@ -67,6 +67,8 @@ class HostProbes:
         self._take_row = take_row
         self._take_fact = take_fact
         self._told: list[int] = []
+        self._is_on = True
+        self._telling = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._listen, name="probes", daemon=True)
@@ -84,8 +86,15 @@ class HostProbes:
         except OSError as error:
             log.warning("%s: the probes cannot be started: %s", self._host, error.strerror)
             return
-        self._tell(self._settings | {"processes": self._told})
+        self._tell(self._settings | {"processes": self._told, "on": self._is_on})
         self._thread.start()
+
+    def switch(self, on: bool) -> None:
+        """Read from now on, or pause. May be called before `start`."""
+        if on != self._is_on:
+            self._is_on = on
+            if self._process is not None:
+                self._tell({"on": on})
 
     def stop(self) -> None:
         """Let the probes tell their last and end. May be called before `start`, and twice."""
@@ -132,6 +141,6 @@ class HostProbes:
             log.warning("%s: probe %s: %s; the run goes on", self._host, said["trouble"], said["reason"])
 
     def _tell(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it has ended: `_listen` says so
+        with contextlib.suppress(OSError, ValueError), self._telling:  # it has ended: `_listen` says so
             self._process.stdin.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]

@@ -72,6 +72,8 @@ class Watch:
         self._clock = clock
         self._saying = threading.Lock()
         self._joining: Row = {}
+        self.is_on = True
+        """Off, the probes stay open and nothing is read."""
         self._stop = threading.Event()
         turn = threading.Lock()
         self._upkeep = {name: Upkeep(Toolbox(turn, limit_s)) for name in probes}
@@ -121,6 +123,8 @@ class Watch:
         pause_s = 0.0 if probe.joins else probe.interval_s  # what joins a row should be there when the first one comes
         while not self._stop.wait(max(0.0, due + pause_s - time.monotonic())):
             due += pause_s
+            if not self.is_on:
+                continue
             late_s = time.monotonic() - due
             upkeep.latest_s = max(upkeep.latest_s, late_s)
             if late_s > probe.interval_s:

@@ -78,6 +78,21 @@ def test_the_system_is_read_by_a_process_of_the_lowest_priority() -> None:
     assert 0 < host.facts["system"]["cpu_s_per_sample"] < 0.1
 
 
+def test_probes_pause_when_they_are_switched_off() -> None:
+    """While another host's are read five times they are not, and are as soon as they are switched on."""
+    paused, other = Host(system=True), Host(system=True)
+    paused.probes.switch(False)
+    paused.probes.start()
+    paused.wait_for(lambda: "system" in paused.facts)
+    other.probes.start()
+    other.wait_for(lambda: len(other.rows) >= 5)
+    assert paused.rows == []
+    paused.probes.switch(True)
+    paused.wait_for(lambda: len(paused.rows) >= 1)
+    paused.probes.stop()
+    other.probes.stop()
+
+
 def test_a_trainer_that_comes_later_is_counted() -> None:
     """The processes are asked again after every row."""
     host = Host(system=True)
