@@ -8,7 +8,7 @@
     raw         the same bytes over bare TCP sockets
     contenders  how each is started, and what is read from it
     results     spreads, bars and the report;  table  the report for a terminal
-    round       `fltestbed bench round`
+    round       `fltestbed bench round`;  instrumentation  `fltestbed bench instrumentation`
 """
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off

@@ -27,6 +27,7 @@ class Benchmarks(LazyGroup):
         "round": "A round's time, beside what else moves the same model.",
         "scale": "How a round's time and the server's memory grow with the number of clients.",
         "memory": "What a client takes on its host.",
+        "instrumentation": "What measuring costs, as the ratio of round times with and without it.",
         "accuracy": "Stamps and clocks, against packets and known clocks.",
         "analysis": "Time and memory of analysing a million phases.",
     }
