@@ -25,7 +25,20 @@ def pair() -> Iterator[Pair]:
         far, _ = listener.accept()
         far.settimeout(10)
         with near, far:
+            wait_for_stamps(near, far)
             yield near, far
+
+
+def wait_for_stamps(near: StampedSocket, far: StampedSocket) -> None:
+    """The kernel begins to stamp a moment after the machine's first socket has asked for it."""
+    for _ in range(100_000):
+        near.sendall(b"?")
+        arrived = SYSTEM_CLOCK.raw_ns()  # loopback delivers within the call
+        far.recv(1)
+        if far.arrived_ns is not None and far.arrived_ns < arrived:
+            far.expect()
+            return
+    raise AssertionError("this kernel stamps nothing")
 
 
 def test_an_arrival_is_stamped_before_it_is_read(pair: Pair) -> None:
