@@ -1,9 +1,10 @@
 """One CSV file into typed columns, quickly: Arrow parses it in parallel, and a text that repeats is kept once.
 
-A string column holds references to its few different texts, so a row costs eight bytes whatever its length; a million rows
-of phases.csv, 210 MB as text, need 178 MB.
+A string column holds references to its few different texts, so a row costs eight bytes whatever its length. A million rows
+of phases.csv, 210 MB as text, need 178 MB, and less if only some of their columns are asked for.
 """
 
+import csv as text_csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 from pyarrow import csv
 
 from fltestbed.measure.schema import Kind
@@ -27,7 +29,24 @@ _ARROW = {
 }
 EMPTY = "is empty"
 _TAIL_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 20
 _NAMED = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is wanted of a file.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Names of known columns.
+    rows : pyarrow.compute.Expression, optional
+        Condition on those columns; all rows if left out.
+    """
+
+    columns: tuple[str, ...]
+    rows: pc.Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class Read:
     Attributes
     ----------
     frame : DataFrame
-        The known columns that the file has, in its order.
+        The known columns that were asked for and that the file has, in its order.
     oddities : list of str
         What a reader should know: a torn line, columns that are missing or unknown, rows that stand there twice.
     """
@@ -46,7 +65,7 @@ class Read:
     oddities: list[str]
 
 
-def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
+def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -> Read:
     """Read a file that starts with a header.
 
     Parameters
@@ -54,6 +73,9 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
     file : Path
     kinds : dict of str to Kind
         Type of each known column; the others are left out.
+    part : Part, optional
+        What to return; everything if left out. The cells of other columns are not looked at, unless rows are equal in what
+        was read: those that stand there more than once are equal in all known columns.
 
     Raises
     ------
@@ -70,15 +92,17 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
         short.append(f"{row.text[:40]!r} has {row.actual_columns} cells, not {row.expected_columns}")
         return "skip"
 
-    pool = pa.default_memory_pool()
+    header, quoted = _look_through(file)
+    names = [name for name in header if name in kinds and (part is None or name in part.columns)]
+    pool = pa.mimalloc_memory_pool()  # gives back what is freed
     with pa.OSFile(str(file)) as source:
-        header = source.get_stream(0, whole_bytes)
-        table = csv.read_csv(
-            header,
-            read_options=csv.ReadOptions(block_size=1 << 20),
-            parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=leave_out),
+        reader = csv.open_csv(
+            source.get_stream(0, whole_bytes),
+            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=csv.ParseOptions(newlines_in_values=quoted, invalid_row_handler=leave_out),
             convert_options=csv.ConvertOptions(
                 column_types={name: _ARROW[kind] for name, kind in kinds.items()},
+                include_columns=names,
                 null_values=[""],
                 strings_can_be_null=True,
                 true_values=["1", "true", "True"],
@@ -86,18 +110,21 @@ def read_columns(file: Path, kinds: dict[str, Kind]) -> Read:
             ),
             memory_pool=pool,
         )
+        batches = (batch if part is None or part.rows is None else batch.filter(part.rows) for batch in reader)
+        table = pa.Table.from_batches(batches, reader.schema)
     if short:
         more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
         oddities.append(f"{len(short)} torn lines were left out: {'; '.join(short[:_NAMED])}{more}")
-    names = table.column_names
-    if absent := [name for name in kinds if name not in names]:
+    if absent := [name for name in kinds if name not in header]:
         oddities.append(f"no column {', '.join(absent)}; taken as empty")
-    if unknown := [name for name in names if name not in kinds]:
+    if unknown := [name for name in header if name not in kinds]:
         oddities.append(f"unknown column {', '.join(unknown)}; ignored")
-    columns = {name: table.column(name) for name in names if name in kinds}
+    columns = {name: table.column(name) for name in names}
     del table
     frame, again = _to_pandas(columns, kinds)
     pool.release_unused()
+    if again.any() and part is not None and set(part.columns) != set(kinds):  # they may differ in the other columns
+        return read_columns(file, kinds, Part(tuple(kinds), part.rows))
     if again.any():
         oddities.append(f"{int(again.sum())} rows stand there more than once; each was counted once")
         frame = frame[~again].reset_index(drop=True)
@@ -117,6 +144,17 @@ def _whole_lines(file: Path) -> tuple[int, bool]:
                 return start + newline + 1, start + newline + 1 < size
             end = start
     return 0, size > 0
+
+
+def _look_through(file: Path) -> tuple[list[str], bool]:
+    """Names in the header, and whether any cell is quoted: only then can a cell hold the end of a line.
+
+    Where none can, Arrow need not read the text twice to find where it may cut it.
+    """
+    with file.open("rb") as content:
+        quoted = any(b'"' in block for block in iter(lambda: content.read(_BLOCK_BYTES), b""))
+    with file.open(encoding="utf-8", newline="") as lines:
+        return next(text_csv.reader(lines), []), quoted
 
 
 def _to_pandas(columns: dict[str, Any], kinds: dict[str, Kind]) -> tuple[pd.DataFrame, NDArray[np.bool_]]:

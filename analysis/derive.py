@@ -10,14 +10,54 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
+from pyarrow import csv
 
-from analysis.load import Run, conform, load_runs
+from analysis.csv_file import Part
+from analysis.load import Run, load_runs
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIMELINE_TABLE
+from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIMELINE_TABLE, UPLINK_COMPRESSION_ERROR
 
+SUMMARISED = {
+    "phases.csv": Part(
+        (
+            *(
+                "run",
+                "round",
+                "client",
+                "link",
+                "message_type",
+                "phase",
+                "start_host",
+                "start_raw_ns",
+                "end_host",
+                "end_raw_ns",
+            ),
+            *("start_ns", "end_ns", "duration_s", "duration_uncertainty_s", "uncertain", "payload_bytes", "status"),
+        )
+    ),
+    "transfers.csv": Part(
+        (
+            *("round", "client", "direction", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns"),
+            *("rtt_s", "retransmissions", "status"),
+        )
+    ),
+    "clock_samples.csv": Part(
+        ("client", "client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns")
+    ),
+    "metrics.csv": Part(
+        ("run", "round", "client", "source", "message_type", "metric", "value", "time_s"),
+        pc.field("client").is_null() | (pc.field("metric").cast("string") == UPLINK_COMPRESSION_ERROR),
+    ),
+}
+"""What clients.csv, rounds.csv and the summary are made of: a large run is read in less time and memory without the rest.
+timeline.csv lacks what phases.csv was read without."""
+
+_FORMAT = csv.WriteOptions(quoting_style="needed", quoting_header="none")
 _Ints = NDArray[np.integer]
 
 
@@ -70,7 +110,7 @@ def write(run: Run) -> list[Path]:
         frame = run.tables[table.name]
         flags = {column.name: frame[column.name].astype("Int64") for column in table.columns if column.kind == "bool"}
         try:
-            frame.assign(**flags).to_csv(unfinished, index=False, lineterminator="\n")
+            csv.write_csv(pa.Table.from_pandas(frame.assign(**flags), preserve_index=False), unfinished, _FORMAT)
             unfinished.replace(path)
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
@@ -105,18 +145,20 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     raw_ns = (phases["end_raw_ns"] - phases["start_raw_ns"]).to_numpy(dtype=np.int64, na_value=0)
     duration_s = np.where(one_host, raw_ns, end - start) / 1e9
     uncertainty_s = np.where(one_host, 0, start_half_width + end_half_width) / 1e9
+    start -= zero_raw_ns
+    end -= zero_raw_ns
     best = {
-        "start_ns": start - zero_raw_ns,
-        "end_ns": end - zero_raw_ns,
+        "start_ns": start,
+        "end_ns": end,
         "duration_s": duration_s,
         "duration_uncertainty_s": uncertainty_s,
         "placement_uncertainty_s": np.maximum(start_half_width, end_half_width) / 1e9,
         "uncertain": np.abs(duration_s) < uncertainty_s,
     }
-    again = {
-        name: phases[name].mask(known, pd.Series(values, phases.index, phases[name].dtype)) for name, values in best.items()
-    }
-    return conform(phases.assign(**again), TIMELINE_TABLE)
+    again = {name: pd.Series(values, phases.index, phases[name].dtype) for name, values in best.items() if name in phases}
+    if not known.all():
+        again = {name: phases[name].mask(known, values) for name, values in again.items()}
+    return phases.assign(**again)
 
 
 def _written(run: Run) -> Run:

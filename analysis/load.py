@@ -7,14 +7,14 @@ not end well) becomes a line in `Run.warnings` and costs nothing else. What cann
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.csv_file import DTYPES, EMPTY, read_columns
+from analysis.csv_file import DTYPES, EMPTY, Part, read_columns
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import RECORDED, SCHEMA_VERSION, Kind, Table
 
@@ -80,7 +80,8 @@ class Run:
         The folder.
     manifest : Manifest
     tables : dict of str to DataFrame
-        By file name ("phases.csv"), each with all columns of the schema, in its order and with the types of `DTYPES`.
+        By file name ("phases.csv"), each with the columns of the schema (of the part that was wanted), in its order and with the
+        types of `DTYPES`.
     warnings : tuple of str
         What a reader of the figures should know, one line each, without the name of the run.
     """
@@ -95,12 +96,14 @@ class Run:
         return self.tables[f"{name}.csv"]
 
 
-def load_runs(paths: Iterable[Path]) -> list[Run]:
-    """Load several run folders, in the order given, each once; of two runs with one name the second becomes ``name#2``."""
+def load_runs(paths: Iterable[Path], parts: Mapping[str, Part] | None = None) -> list[Run]:
+    """Load several run folders as `load_run` does, in the order given, each once; of two runs with one name the second becomes
+    ``name#2``.
+    """
     runs: list[Run] = []
     names: Counter[str] = Counter()
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
-        run = load_run(path)
+        run = load_run(path, parts)
         name = run.manifest.run
         names[name] += 1
         if names[name] > 1:
@@ -109,8 +112,14 @@ def load_runs(paths: Iterable[Path]) -> list[Run]:
     return runs
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
     """Load the recorded files of one run folder.
+
+    Parameters
+    ----------
+    path : Path
+    parts : mapping of str to Part, optional
+        What is wanted, by file name; other files are not opened, and have no table. Everything if left out.
 
     Raises
     ------
@@ -125,12 +134,12 @@ def load_run(path: Path) -> Run:
     tables = {}
     for table in RECORDED:
         file = path / table.name
-        if file.is_file():
-            tables[table.name] = read_table(file, table, warnings)
-        else:
-            tables[table.name] = conform(pd.DataFrame(), table)
-            if _was_recorded(table, manifest.experiment.get("probes", {})):
-                warnings.append(f"{table.name} is missing")
+        there = file.is_file()
+        if not there and _was_recorded(table, manifest.experiment.get("probes", {})):
+            warnings.append(f"{table.name} is missing")
+        if parts is None or table.name in parts:
+            part = None if parts is None else parts[table.name]
+            tables[table.name] = read_table(file, table, warnings, part) if there else conform(pd.DataFrame(), table, part)
     return Run(path, manifest, tables, tuple(warnings))
 
 
@@ -139,8 +148,8 @@ def _was_recorded(table: Table, probes: dict[str, Any]) -> bool:
     return bool({"system.csv": probes.get("system", True), "radio.csv": "wifi" in probes}.get(table.name, True))
 
 
-def read_table(file: Path, table: Table, warnings: list[str]) -> pd.DataFrame:
-    """Read one CSV file; append to `warnings` what is odd about it.
+def read_table(file: Path, table: Table, warnings: list[str], part: Part | None = None) -> pd.DataFrame:
+    """Read one CSV file, or a part of it; append to `warnings` what is odd about it.
 
     Raises
     ------
@@ -149,19 +158,19 @@ def read_table(file: Path, table: Table, warnings: list[str]) -> pd.DataFrame:
     """
     kinds = {column.name: column.kind for column in table.columns}
     try:
-        read = read_columns(file, kinds)
+        read = read_columns(file, kinds, part)
     except (ValueError, TypeError, OverflowError) as error:
         content = file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         raise RunFolderError(_what_is_wrong(file, whole, kinds) or f"{file}: cannot be read as CSV: {error}") from error
     warnings += [f"{table.name}: {line}" if line != EMPTY else f"{table.name} {line}" for line in read.oddities]
-    return conform(read.frame, table)
+    return conform(read.frame, table, part)
 
 
-def conform(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
-    """Give `frame` the columns of `table`, in its order and with its types; a column that it lacks is empty."""
-    types = {column.name: DTYPES[column.kind] for column in table.columns}
-    return frame.reindex(columns=list(table.header)).astype(types)
+def conform(frame: pd.DataFrame, table: Table, part: Part | None = None) -> pd.DataFrame:
+    """Give `frame` the columns of `table`, or of a part of it, in its order and with its types; a column that it lacks is empty."""
+    types = {column.name: DTYPES[column.kind] for column in table.columns if part is None or column.name in part.columns}
+    return frame.reindex(columns=list(types)).astype(types)
 
 
 def _what_is_wrong(file: Path, content: bytes, kinds: dict[str, Kind]) -> str | None:
