@@ -19,7 +19,7 @@ CLIENT_PHASES = tuple(phase for phase in PHASES if phase not in SERVER_PHASES)
 _OK = STATUSES.index("ok")
 
 _Floats = NDArray[np.float64]
-_Ints = NDArray[np.int64]
+_Ints = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ClientRows:
             number.astype(np.int64),
             _places(timeline["phase"][mine], CLIENT_PHASES),
             _places(timeline["status"][mine], STATUSES),
-            kind.astype(np.int64),
+            kind.astype(np.int16),
             len(kinds),
             timeline,
             mine,
@@ -148,5 +148,5 @@ class ClientRows:
 def _places(texts: "pd.Series[str]", known: tuple[str, ...]) -> _Ints:
     """Place of each text in `known`; -1 if it is not there."""
     codes, names = pd.factorize(texts)
-    places = np.array([*(known.index(name) if name in known else -1 for name in names), -1])
+    places = np.array([*(known.index(name) if name in known else -1 for name in names), -1], dtype=np.int8)
     return places[codes]  # the last one is for NA, whose code is -1

@@ -29,7 +29,7 @@ _ARROW = {
 }
 EMPTY = "is empty"
 _TAIL_BYTES = 1 << 16
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 19
 _NAMED = 3
 
 
@@ -94,7 +94,6 @@ def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -
 
     header, quoted = _look_through(file)
     names = [name for name in header if name in kinds and (part is None or name in part.columns)]
-    pool = pa.mimalloc_memory_pool()  # gives back what is freed
     with pa.OSFile(str(file)) as source:
         reader = csv.open_csv(
             source.get_stream(0, whole_bytes),
@@ -108,7 +107,6 @@ def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -
                 true_values=["1", "true", "True"],
                 false_values=["0", "false", "False"],
             ),
-            memory_pool=pool,
         )
         batches = (batch if part is None or part.rows is None else batch.filter(part.rows) for batch in reader)
         table = pa.Table.from_batches(batches, reader.schema)
@@ -122,13 +120,19 @@ def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -
     columns = {name: table.column(name) for name in names}
     del table
     frame, again = _to_pandas(columns, kinds)
-    pool.release_unused()
+    release_unused()
     if again.any() and part is not None and set(part.columns) != set(kinds):  # they may differ in the other columns
         return read_columns(file, kinds, Part(tuple(kinds), part.rows))
     if again.any():
         oddities.append(f"{int(again.sum())} rows stand there more than once; each was counted once")
         frame = frame[~again].reset_index(drop=True)
     return Read(frame, oddities)
+
+
+def release_unused() -> None:
+    """Give back to the system what Arrow and the C library hold of freed arrays: tens of megabytes after a large table."""
+    pa.default_memory_pool().release_unused()
+    pa.system_memory_pool().release_unused()
 
 
 def _whole_lines(file: Path) -> tuple[int, bool]:

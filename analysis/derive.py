@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pyarrow import csv
 
-from analysis.csv_file import Part
+from analysis.csv_file import Part, release_unused
 from analysis.load import Run, load_runs
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIMELINE_TABLE, UPLINK_COMPRESSION_ERROR
+from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, RECORDED, ROUNDS_TABLE, TIMELINE_TABLE, UPLINK_COMPRESSION_ERROR
 
 SUMMARISED = {
     "phases.csv": Part(
@@ -66,6 +66,17 @@ def derive_folders(paths: Iterable[Path]) -> list[Run]:
     return [_written(derive(run)) for run in load_runs(paths)]
 
 
+def derive_for_summary(paths: Iterable[Path]) -> list[Run]:
+    """Load what a summary needs of run folders and derive it.
+
+    Derived files that are older than the recorded ones, or than this package, are written first, from the whole folder.
+    """
+    paths = [Path(path) for path in paths]
+    stale = {run.path: run.warnings for run in derive_folders(path for path in paths if not _is_current(path))}
+    runs = [derive(run) for run in load_runs(paths, SUMMARISED)]
+    return [replace(run, warnings=stale.get(run.path, run.warnings)) for run in runs]
+
+
 def derive(run: Run) -> Run:
     """Add the derived tables to a run; nothing is written."""
     phases, warnings = run["phases"], list(run.warnings)
@@ -86,7 +97,9 @@ def derive(run: Run) -> Run:
                 f"drifts more than is believed, or a stamp is wrong; do not trust its downlink and uplink"
             )
     timed = timeline(phases, {host: mapping for host, mapping in mappings.items() if mapping}, run.manifest.zero_raw_ns)
+    release_unused()
     per_client = clients(timed, run["transfers"])
+    release_unused()
     tables = {
         TIMELINE_TABLE.name: timed,
         CLIENTS_TABLE.name: per_client,
@@ -159,6 +172,16 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     if not known.all():
         again = {name: phases[name].mask(known, values) for name, values in again.items()}
     return phases.assign(**again)
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the derived files are at least as new as all that they are made of, this package included."""
+    made = [path / table.name for table in DERIVED]
+    if not all(file.is_file() for file in made):
+        return False
+    sources = [path / "manifest.json", *(path / table.name for table in RECORDED), *Path(__file__).parent.glob("*.py")]
+    newest = max((file.stat().st_mtime_ns for file in sources if file.is_file()), default=0)
+    return min(file.stat().st_mtime_ns for file in made) >= newest
 
 
 def _written(run: Run) -> Run:

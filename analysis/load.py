@@ -80,8 +80,8 @@ class Run:
         The folder.
     manifest : Manifest
     tables : dict of str to DataFrame
-        By file name ("phases.csv"), each with the columns of the schema (of the part that was wanted), in its order and with the
-        types of `DTYPES`.
+        By file name ("phases.csv"), each with the columns of the schema, or of the part that was wanted, in its order and
+        with the types of `DTYPES`.
     warnings : tuple of str
         What a reader of the figures should know, one line each, without the name of the run.
     """
@@ -97,9 +97,7 @@ class Run:
 
 
 def load_runs(paths: Iterable[Path], parts: Mapping[str, Part] | None = None) -> list[Run]:
-    """Load several run folders as `load_run` does, in the order given, each once; of two runs with one name the second becomes
-    ``name#2``.
-    """
+    """Load run folders in the order given, each once; of two runs with one name the second becomes ``name#2``."""
     runs: list[Run] = []
     names: Counter[str] = Counter()
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
@@ -168,7 +166,7 @@ def read_table(file: Path, table: Table, warnings: list[str], part: Part | None 
 
 
 def conform(frame: pd.DataFrame, table: Table, part: Part | None = None) -> pd.DataFrame:
-    """Give `frame` the columns of `table`, or of a part of it, in its order and with its types; a column that it lacks is empty."""
+    """Give `frame` the columns of `table` (or of a part of it), in order and with their types; what it lacks is empty."""
     types = {column.name: DTYPES[column.kind] for column in table.columns if part is None or column.name in part.columns}
     return frame.reindex(columns=list(types)).astype(types)
 

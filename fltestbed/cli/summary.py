@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from analysis.derive import derive_folders
+from analysis.derive import derive_for_summary
 from analysis.measures import WARM_UP
 from analysis.published import compare, unknown_publications
 from analysis.published import render as render_published
@@ -35,11 +35,11 @@ def summary(
 ) -> None:
     """Compare runs: seconds of each phase with its uncertainty, ratios between the links, and what to be warned of.
 
-    Makes timeline.csv, clients.csv and rounds.csv of each run folder again.
+    Makes timeline.csv, clients.csv and rounds.csv again in each run folder where they are older than what they are made of.
 
     Example: fltestbed summary runs/demo-5g runs/demo-wifi runs/demo-ethernet
     """
-    derived = derive_folders(runs)
+    derived = derive_for_summary(runs)
     found = summarise(derived, warm_up, target)
     published = compare(derived, warm_up)
     try:
