@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pyarrow import csv
 
-from analysis.csv_file import Part, release_unused
-from analysis.load import Run, load_runs
+from analysis.csv_file import DTYPES, Part, release_unused
+from analysis.load import Run, load_run, load_runs, read_table
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import CLIENTS_TABLE, DERIVED, RECORDED, ROUNDS_TABLE, TIMELINE_TABLE, UPLINK_COMPRESSION_ERROR
+from fltestbed.measure.schema import (
+    CLIENTS_TABLE,
+    DERIVED,
+    PHASES_TABLE,
+    RECORDED,
+    ROUNDS_TABLE,
+    TIMELINE_TABLE,
+    UPLINK_COMPRESSION_ERROR,
+)
 
 SUMMARISED = {
     "phases.csv": Part(
@@ -37,7 +45,7 @@ SUMMARISED = {
                 "end_host",
                 "end_raw_ns",
             ),
-            *("start_ns", "end_ns", "duration_s", "duration_uncertainty_s", "uncertain", "payload_bytes", "status"),
+            *("payload_bytes", "status"),
         )
     ),
     "transfers.csv": Part(
@@ -55,8 +63,9 @@ SUMMARISED = {
     ),
 }
 """What clients.csv, rounds.csv and the summary are made of: a large run is read in less time and memory without the rest.
-timeline.csv lacks what phases.csv was read without."""
+Where stamps and clock samples are whole, the times of phases.csv are made again and not read."""
 
+_TIMES = ("start_ns", "end_ns", "duration_s", "duration_uncertainty_s", "uncertain")
 _FORMAT = csv.WriteOptions(quoting_style="needed", quoting_header="none")
 _Ints = NDArray[np.integer]
 
@@ -69,12 +78,21 @@ def derive_folders(paths: Iterable[Path]) -> list[Run]:
 def derive_for_summary(paths: Iterable[Path]) -> list[Run]:
     """Load what a summary needs of run folders and derive it.
 
-    Derived files that are older than the recorded ones, or than this package, are written first, from the whole folder.
+    Derived files that are older than the recorded ones, or than this package, are written first, from the whole folder. What
+    is odd in files that a summary does not open is no warning here.
     """
-    paths = [Path(path) for path in paths]
-    stale = {run.path: run.warnings for run in derive_folders(path for path in paths if not _is_current(path))}
+    paths = [Path(path).resolve() for path in paths]
+    unwritten: dict[Path, str] = {}
+    for path in paths:
+        if not _is_current(path):
+            whole = derive(load_run(path))
+            try:
+                write(whole)
+            except RunFolderError as error:
+                unwritten[path] = str(error)
+            del whole
     runs = [derive(run) for run in load_runs(paths, SUMMARISED)]
-    return [replace(run, warnings=stale.get(run.path, run.warnings)) for run in runs]
+    return [replace(run, warnings=(*run.warnings, unwritten[run.path])) if run.path in unwritten else run for run in runs]
 
 
 def derive(run: Run) -> Run:
@@ -96,6 +114,10 @@ def derive(run: Run) -> Run:
                 f"{host}: clock samples contradict each other by {mapping.contradiction_ns / 1e6:.3f} ms: its clock "
                 f"drifts more than is believed, or a stamp is wrong; do not trust its downlink and uplink"
             )
+    stamped_whole = phases["start_raw_ns"].notna().all() and phases["end_raw_ns"].notna().all()
+    if "start_ns" not in phases and not (stamped_whole and all(host == "server" or mappings.get(host) for host in stamped)):
+        part = Part((*SUMMARISED["phases.csv"].columns, *_TIMES))
+        phases = read_table(run.path / "phases.csv", PHASES_TABLE, [], part)
     timed = timeline(phases, {host: mapping for host, mapping in mappings.items() if mapping}, run.manifest.zero_raw_ns)
     release_unused()
     per_client = clients(timed, run["transfers"])
@@ -168,7 +190,9 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
         "placement_uncertainty_s": np.maximum(start_half_width, end_half_width) / 1e9,
         "uncertain": np.abs(duration_s) < uncertainty_s,
     }
-    again = {name: pd.Series(values, phases.index, phases[name].dtype) for name, values in best.items() if name in phases}
+    kinds = {column.name: DTYPES[column.kind] for column in TIMELINE_TABLE.columns}
+    wanted = [name for name in best if name in _TIMES or name in phases]
+    again = {name: pd.Series(best.pop(name), phases.index, kinds[name]) for name in wanted}
     if not known.all():
         again = {name: phases[name].mask(known, values) for name, values in again.items()}
     return phases.assign(**again)
