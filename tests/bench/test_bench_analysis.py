@@ -10,7 +10,8 @@ from rich.console import Console
 
 from analysis.derive import derive
 from analysis.load import load_run
-from fltestbed.bench.analysis import MOST_MB, MOST_S, make_folder, measure, render
+from fltestbed.bench.analysis import MOST_MB, MOST_S, measure, render
+from fltestbed.bench.large_folder import make_folder
 from fltestbed.bench.results import write_json
 from fltestbed.errors import ConfigError
 
