@@ -46,6 +46,9 @@ ABOUT = (
     "peak memory: VmHWM; idle: resident as the first round begins; waiting: most bytes of messages at once in the SuperLink",
 )
 
+PROBES = ("system", "throttling", "time-sync", "wifi", "modem")
+"""Off, or each client would start a process that reads this one host."""
+
 log = logging.getLogger("fltestbed")
 
 
@@ -123,7 +126,8 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
     timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
     config.write_text(
         f'name = "bench"\nclients = {clients}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n[probes]\nsystem = false\n"
+        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n"
+        "[probes]\n" + "".join(f"{probe} = false\n" for probe in PROBES)
     )
     app = write_app(folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, client_app=CLIENT_APP)
     (folder / "logs").mkdir()
