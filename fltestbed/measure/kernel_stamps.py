@@ -75,6 +75,7 @@ class StampedSocket(socket.socket):
 
     def expect(self) -> None:
         """The next byte that is read is the first of a message."""
+        self._take_stamps()  # a segment that was sent again is stamped again, when nobody waits for it any more
         self._is_fresh = True
         self.first_ns = None
 
@@ -88,16 +89,22 @@ class StampedSocket(socket.socket):
 
     def left_ns(self) -> int | None:
         """Raw clock when the last byte sent under `stamp_sending` left this host; None if the kernel has not said."""
-        timeout = self.gettimeout()
+        self._take_stamps()
+        return self._left_ns
+
+    def _take_stamps(self) -> bool:
+        """Take what there is off the error queue; False if it was empty."""
+        timeout, found = self.gettimeout(), False
         self.settimeout(0)
         try:
             with contextlib.suppress(OSError):
                 while True:
                     _, ancillary, _, _ = self.recvmsg(0, _ANCILLARY_BYTES, _MSG_ERRQUEUE)
                     self._left_ns = max(self._read_stamp(ancillary) or 0, self._left_ns or 0) or None
+                    found = True
         finally:
             self.settimeout(timeout)
-        return self._left_ns
+        return found
 
     def wait_left(self, timeout_s: float) -> int | None:
         """Wait until the last byte has left this host, or an answer has come.
@@ -139,12 +146,31 @@ class StampedSocket(socket.socket):
         view = memoryview(buffer).cast("B")[: nbytes or None]
         was_fresh = self._is_fresh
         view = view[:1] if was_fresh else view
+        self._wait_readable()
         before_ns = self.clock.raw_ns()
         count, ancillary, _, _ = self.recvmsg_into([view], _ANCILLARY_BYTES, flags)
         self._note_arrival(ancillary, before_ns, count < len(view))
         if was_fresh:
             self._note_first()
         return count
+
+    def _wait_readable(self) -> None:
+        """Wait as a blocking socket does, and take stamps of sending off the error queue: while one is there, the socket
+        counts as ready, and Python's own waiting would spin.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        timeout = self.gettimeout()
+        if timeout == 0:
+            return
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        while ready := poll.poll(None if timeout is None else timeout * 1e3):
+            if ready[0][1] & ~select.POLLERR or not self._take_stamps():
+                return
+        raise TimeoutError("timed out")
 
     def _receive(self, bufsize: int, flags: int) -> bytes:
         before_ns = self.clock.raw_ns()

@@ -1,6 +1,8 @@
 """Sockets that know when bytes crossed their host's edge."""
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -143,3 +145,17 @@ def test_off_it_is_a_socket_like_any_other(pair: Pair) -> None:
     assert far.recv(10) == b"d"
     assert far.first_ns is not None
     assert far.first_ns == far.arrived_ns
+
+
+def test_waiting_for_bytes_costs_no_cpu_while_a_stamp_is_there(pair: Pair) -> None:
+    """A stamp of sending that nobody has asked for makes the socket count as ready; the reader waits all the same."""
+    near, far = pair
+    near.stamp_sending(True)
+    near.sendall(b"x")
+    answer = threading.Timer(0.5, far.sendall, [b"answer"])
+    answer.start()
+    before_s = time.thread_time()
+    buffer = bytearray(6)
+    assert near.recv_into(buffer) == 1  # the first byte by itself
+    assert time.thread_time() - before_s < 0.25
+    answer.join()
