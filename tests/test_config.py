@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fltestbed.config import Experiment, find_config, load_experiment, read_json, shipped_configs, validate
+from fltestbed.config import Experiment, load_experiment
+from fltestbed.config_file import find_config, read_json, shipped_configs, validate
 from fltestbed.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 
 from fltestbed.campaign.plan import Campaign, Factors
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.learning.strategies import build_strategy
 from fltestbed.links import LinkProfile
 from fltestbed.measure.schema import PHASES, TABLES, dictionary

@@ -28,7 +28,7 @@ from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.bench.place import CONGESTION_CONTROL
 from fltestbed.bench.testbed import Oddity, Witnessed, run
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.config import validate
+from fltestbed.config_file import validate
 from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
 from fltestbed.links.topology import QUIET_INTERFACE
 from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample

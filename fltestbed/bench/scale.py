@@ -24,7 +24,7 @@ from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes
 from fltestbed.bench.results import SCHEMA_VERSION, Bar, Spread
 from fltestbed.bench.scale_report import Costs, Load, ScaleReport
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.config import read_json
+from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
 from fltestbed.measure.host import describe_host, package_versions
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fltestbed.config import validate
+from fltestbed.config_file import validate
 from fltestbed.links import LinkProfile
 
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, StrictBool, field_validator, model_validator
 
 from fltestbed.campaign.bandwidth import Change, change_profile
-from fltestbed.config import NAME_PATTERN, CompetingFlow, Experiment, Section, find_config, read_toml, validate
+from fltestbed.config import CompetingFlow, Experiment
+from fltestbed.config_file import NAME_PATTERN, Section, find_config, read_toml, validate
 from fltestbed.errors import ConfigError
 from fltestbed.learning.names import check_model_name
 from fltestbed.links import LinkProfile, load_link

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.config import check_name
+from fltestbed.config_file import check_name
 
 
 def certs(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.config import check_name
+from fltestbed.config_file import check_name
 from fltestbed.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.config import check_name, load_experiment
+from fltestbed.config import load_experiment
+from fltestbed.config_file import check_name
 from fltestbed.errors import ConfigError
 from fltestbed.links import ensure_privilege, load_link
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.config import check_name, find_config, load_experiment, read_json
+from fltestbed.config import load_experiment
+from fltestbed.config_file import check_name, find_config, read_json
 
 
 def server(

@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.errors import ConfigError
 
 EXPERIMENT_KEY = "experiment"

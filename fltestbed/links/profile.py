@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fltestbed.config import NAME_PATTERN, Section, find_config, read_toml, validate
+from fltestbed.config_file import NAME_PATTERN, Section, find_config, read_toml, validate
 
 Mbit = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False)]

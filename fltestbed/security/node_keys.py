@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fltestbed.config import NAME_PATTERN
+from fltestbed.config_file import NAME_PATTERN
 from fltestbed.errors import ConfigError
 from fltestbed.security import files
 

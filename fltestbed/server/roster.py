@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fltestbed import __version__
-from fltestbed.config import NAME_PATTERN, Experiment
+from fltestbed.config import Experiment
+from fltestbed.config_file import NAME_PATTERN
 from fltestbed.flower.apps import App
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.manifest import Manifest

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fltestbed.campaign.plan import load_plan, run_name
-from fltestbed.config import shipped_configs
+from fltestbed.config_file import shipped_configs
 from fltestbed.errors import ConfigError
 from tests.campaign.campaign_files import plan_of, write_campaign, write_link
 

@@ -12,7 +12,8 @@ from flwr.cli.build import build_fab_from_files
 from flwr.cli.config_utils import get_fab_metadata
 
 from fltestbed import __version__
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.errors import ConfigError
 from fltestbed.flower.apps import (
     INSTALLED_CLIENT_APP,

@@ -12,7 +12,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.learning.run_config import experiment_to
 from fltestbed.learning.vision import torchvision
 

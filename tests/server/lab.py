@@ -12,7 +12,8 @@ from flwr.common.constant import NOOP_FLWR_AID
 from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.flower.apps import pack_installed_app
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.superlink import Superlink

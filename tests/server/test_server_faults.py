@@ -9,7 +9,8 @@ import pytest
 
 from fltestbed.client.transport import REPLY_TO_HEADER, SEND_HEADER
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.config import Experiment, validate
+from fltestbed.config import Experiment
+from fltestbed.config_file import validate
 from fltestbed.flower.bundle import Bundle, encode_head
 from tests.server.lab import Lab, Running
 from tests.server.pi import Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
