@@ -1,5 +1,6 @@
 """Each probe at its own interval, in the probe process."""
 
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ from fltestbed.measure.probes.tools import Toolbox
 
 LONGEST_PAUSE_S = 60.0
 """Between two tries of a probe that fails again and again."""
+
+REASON_LENGTH = 280
+"""Characters of a reason; with "at the end: " it is still within what the server takes."""
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -103,10 +107,10 @@ class Watch:
         except TestbedError as error:
             is_over = self._stop.is_set()
             self._tell(
-                {"probe": name, "on": False, "reason": "the run was over before it answered" if is_over else str(error)}
+                {"probe": name, "on": False, "reason": "the run was over before it answered" if is_over else _reason(error)}
             )
             if not is_over and not isinstance(error, HostError):
-                self._tell({"trouble": name, "reason": str(error)})
+                self._tell({"trouble": name, "reason": _reason(error)})
             return
         upkeep.facts |= {"on": True, "interval_s": probe.interval_s}
         self._tell({"probe": name} | upkeep.facts)
@@ -114,8 +118,8 @@ class Watch:
         try:
             upkeep.facts |= probe.close()
         except TestbedError as error:
-            self._tell({"trouble": name, "reason": f"at the end: {error}"})
-            upkeep.failure = str(error)
+            self._tell({"trouble": name, "reason": f"at the end: {_reason(error)}"})
+            upkeep.failure = _reason(error)
         self._tell({"probe": name} | upkeep.summary)
 
     def _read_at_intervals(self, probe: Probe, upkeep: Upkeep) -> None:
@@ -142,9 +146,9 @@ class Watch:
                 return
             upkeep.failures += 1
             upkeep.in_a_row += 1
-            upkeep.failure = str(error)
+            upkeep.failure = _reason(error)
             if upkeep.failures == 1:
-                self._tell({"trouble": probe.name, "reason": str(error)})
+                self._tell({"trouble": probe.name, "reason": _reason(error)})
             return
         finally:
             upkeep.cpu_s += time.thread_time() + upkeep.tools.cpu_s - cpu_s
@@ -166,3 +170,8 @@ class Watch:
     def _tell(self, fact: dict[str, Any]) -> None:
         with self._saying:
             self._say(fact)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, short enough for the manifest: several programs may have been asked."""
+    return textwrap.shorten(str(error), REASON_LENGTH, placeholder=" ...")

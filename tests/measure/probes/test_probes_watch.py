@@ -10,6 +10,7 @@ from fltestbed.clock import Clock
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.measure.probes.probe import Row
 from fltestbed.measure.probes.watch import Watch
+from fltestbed.server.facts import ProbeFacts
 
 CLOCK = Clock(raw_ns=lambda: 77)
 PATIENCE_S = 30.0
@@ -118,6 +119,19 @@ def test_nothing_to_read_is_a_reason_and_no_trouble(heard: Listener) -> None:
     watching.stop()
     assert {"probe": "modem", "on": False, "reason": "no modem"} in heard.said
     assert heard.of("trouble") == []
+
+
+def test_a_long_reason_is_shortened_to_what_the_server_takes(heard: Listener) -> None:
+    """Three daemons that explain themselves at length must not cost the client its run."""
+    watching = watch(
+        heard, time_sync=Script({}, opens=HostError("; ".join(["chrony: " + "506 Cannot talk to daemon " * 9] * 3)))
+    )
+    heard.wait_for(lambda: bool(heard.of("probe")))
+    watching.stop()
+    facts = ProbeFacts.model_validate({key: value for key, value in heard.of("probe")[0].items() if key != "probe"})
+    assert facts.reason is not None
+    assert facts.reason.startswith("chrony: 506 Cannot talk")
+    assert facts.reason.endswith(" ...")
 
 
 def test_a_probe_that_cannot_be_opened_is_trouble(heard: Listener) -> None:
