@@ -18,14 +18,13 @@ import numpy as np
 from analysis.derive import derive
 from analysis.load import Run, load_run
 from fltestbed.bench.accuracy_clocks import judge_odd_clocks, judge_second_network
-from fltestbed.bench.accuracy_report import AccuracyBar, AccuracyReport, StampErrors
+from fltestbed.bench.accuracy_report import AccuracyReport, StampErrors
 from fltestbed.bench.models import Size
 from fltestbed.bench.place import CONGESTION_CONTROL
+from fltestbed.bench.report import Bar
 from fltestbed.bench.testbed import run
 from fltestbed.bench.witness import STAMPS, Transfer, match
-from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
-from fltestbed.measure.host import describe_host, package_versions
 
 PARTS = ("stamps", "clocks", "second-network")
 CLIENTS = 2
@@ -94,7 +93,7 @@ def measure(plan: Plan) -> AccuracyReport:
     """
     log.info("this takes about %.0f minutes", max(1.0, plan.duration_s() / 60))
     stamps: list[StampErrors] = []
-    bars: list[AccuracyBar] = []
+    bars: list[Bar] = []
     notes: dict[str, tuple[str, ...]] = {}
     if "stamps" in plan.parts:
         for profile in map(load_link, plan.links):
@@ -107,12 +106,12 @@ def measure(plan: Plan) -> AccuracyReport:
             bars += judge_odd_clocks(Path(folder), plan.backend)
         if "second-network" in plan.parts:
             bars += judge_second_network(Path(folder), plan.backend)
-    return AccuracyReport(ABOUT, notes, describe_host(SYSTEM_CLOCK), package_versions(), tuple(stamps), tuple(bars))
+    return AccuracyReport(about=ABOUT, notes=notes, stamps=tuple(stamps), bars=tuple(bars))
 
 
 def _measure_transfers(
     plan: Plan, profile: LinkProfile, size: Size, notes: dict[str, tuple[str, ...]]
-) -> tuple[list[StampErrors], list[AccuracyBar]]:
+) -> tuple[list[StampErrors], list[Bar]]:
     rounds = plan.rounds(size)
     log.info("%s, %s model: %s transfers each way", profile.name, size.name, rounds * CLIENTS)
     with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as scratch:
@@ -126,7 +125,7 @@ def _measure_transfers(
     errors = stamp_errors(profile.name, size.name, transfers)
     bars = [judge_stamp(found) for found in errors]
     bars += [judge_one_way(recorded, table, transfers, where) for table in ("phases", "timeline")]
-    bars.append(AccuracyBar("", "packets' own stamps: bound", where, witnessed.bound_ns / 1e6, None, "ms"))
+    bars.append(Bar("packets' own stamps: bound", where, witnessed.bound_ns / 1e6, None, "ms"))
     return errors, bars
 
 
@@ -145,14 +144,14 @@ def stamp_errors(link: str, size: str, transfers: Sequence[Transfer]) -> list[St
     ]
 
 
-def judge_stamp(errors: StampErrors) -> AccuracyBar:
+def judge_stamp(errors: StampErrors) -> Bar:
     """Bar (i)."""
     what = f"{errors.direction} {errors.stamp.removesuffix('_raw_ns')} within {STAMP_BAR_MS:g} ms of its packet"
     share = errors.share_within(STAMP_BAR_MS) * 100
-    return AccuracyBar("i", what, f"{errors.link}, {errors.size}", share, SHARE_BAR * 100, "%", at_least=True)
+    return Bar(f"(i) {what}", f"{errors.link}, {errors.size}", share, SHARE_BAR * 100, "%", at_least=True)
 
 
-def judge_one_way(recorded: Run, table: str, transfers: Sequence[Transfer], where: str) -> AccuracyBar:
+def judge_one_way(recorded: Run, table: str, transfers: Sequence[Transfer], where: str) -> Bar:
     """Bar (ii): by how much the worst one-way time is further off than its uncertainty, in ms; negative is inside."""
     rows = recorded[table]
     rows = rows[rows["phase"].isin(["downlink", "uplink"])]
@@ -167,4 +166,4 @@ def judge_one_way(recorded: Run, table: str, transfers: Sequence[Transfer], wher
         duration_s, uncertainty_s = stated[str(transfer.row["message_id"]), transfer.direction]
         excess.append((abs(duration_s - transfer.one_way_s) - uncertainty_s) * 1e3)
     what = f"{table}.csv: one-way time, worst error minus its uncertainty"
-    return AccuracyBar("ii", what, where, float(np.max(excess)), STAMP_BAR_MS, "ms")
+    return Bar(f"(ii) {what}", where, float(np.max(excess)), STAMP_BAR_MS, "ms")

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from analysis.derive import derive
 from analysis.load import Run, load_run
 from analysis.mapping import fit
-from fltestbed.bench.accuracy_report import AccuracyBar
 from fltestbed.bench.capture import HttpMessage
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.bench.place import CONGESTION_CONTROL
+from fltestbed.bench.report import Bar
 from fltestbed.bench.testbed import Oddity, Witnessed, run
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import validate
@@ -54,7 +54,7 @@ _STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", 
 log = logging.getLogger("fltestbed")
 
 
-def judge_odd_clocks(folder: Path, backend: str) -> list[AccuracyBar]:
+def judge_odd_clocks(folder: Path, backend: str) -> list[Bar]:
     """Bar (iii): run the odd clocks over two links."""
     library = build_library(folder)
     bars = []
@@ -78,7 +78,7 @@ def judge_odd_clocks(folder: Path, backend: str) -> list[AccuracyBar]:
     return bars
 
 
-def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> list[AccuracyBar]:
+def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> list[Bar]:
     """Bars of (iii) for one run whose clients' clocks are known."""
     bars = []
     for client, clock in odd.items():
@@ -86,7 +86,7 @@ def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> lis
         samples, estimates = (rows[rows["client"] == client] for rows in (recorded["clock_samples"], recorded["clock"]))
         mapping = fit(samples)
         if mapping is None or estimates.empty:
-            bars.append(AccuracyBar("iii", "clock samples", where, 0, 1, "", at_least=True))
+            bars.append(Bar("(iii) clock samples", where, 0, 1, "", at_least=True))
             continue
         at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
         offset, half_width = mapping.offset(at)
@@ -103,18 +103,15 @@ def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> lis
             ("largest half-width beyond half a round trip and drift", float(excess_ms.max()), ALLOWANCE_MS, "ms"),
             ("median half-width over all samples", float(np.median(half_width)) / 1e6, None, "ms"),
         ]
-        bars += [AccuracyBar("iii", what, where, figure, limit, unit) for what, figure, limit, unit in figures]
+        bars += [Bar(f"(iii) {what}", where, figure, limit, unit) for what, figure, limit, unit in figures]
         if clock.step_s:
             after = samples["client_send_raw_ns"] > clock.step_at_ns
             least = float(min(after.sum(), (~after).sum()))
-            bars.append(
-                AccuracyBar("iii", "exchanges before and after the step, the fewer", where, least, 2, "", at_least=True)
-            )
+            bars.append(Bar("(iii) exchanges before and after the step, the fewer", where, least, 2, "", at_least=True))
         for table in ("phases", "timeline"):
             bars.append(
-                AccuracyBar(
-                    "iii",
-                    f"{table}.csv: phases off by more than their uncertainty",
+                Bar(
+                    f"(iii) {table}.csv: phases off by more than their uncertainty",
                     where,
                     _wrong(recorded[table], client, clock),
                     0,
@@ -153,7 +150,7 @@ def _wrong(rows: pd.DataFrame, client: str, clock: OddClock) -> float:
     return float((error_s > rows["duration_uncertainty_s"] + own_s + TRUTH_NS / 1e9).sum())
 
 
-def judge_second_network(folder: Path, backend: str) -> list[AccuracyBar]:
+def judge_second_network(folder: Path, backend: str) -> list[Bar]:
     """Bar (iv): the 5G link with a quiet network beside it."""
     profile = load_link("5g")
     log.info("%s: 2 clients with a second, quiet network", profile.name)
@@ -171,7 +168,7 @@ def judge_second_network(folder: Path, backend: str) -> list[AccuracyBar]:
     return bars
 
 
-def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str, configured_ms: float) -> list[AccuracyBar]:
+def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str, configured_ms: float) -> list[Bar]:
     """Bars of (iv) for one client."""
     samples = recorded["clock_samples"]
     samples = samples[samples["client"] == client]
@@ -179,7 +176,7 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
     over_link = samples[samples["interface"] != QUIET_INTERFACE]
     link = fit(over_link)
     if quiet is None or link is None:
-        return [AccuracyBar("iv", "clock samples over both networks", where, 0, 1, "", at_least=True)]
+        return [Bar("(iv) clock samples over both networks", where, 0, 1, "", at_least=True)]
     at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
     widths = [float(np.median(mapping.offset(at)[1])) / 1e6 for mapping in (link, quiet)]
     measured, uncertainty, seen = [], [], []
@@ -192,7 +189,7 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
             uncertainty.append(2 * int(half_width[0]) / 1e6)
             seen.append((packets[0] - packets[1]) / 1e6)
     if not measured:
-        return [AccuracyBar("iv", "exchanges over the link of which packets were found", where, 0, 1, "", at_least=True)]
+        return [Bar("(iv) exchanges over the link of which packets were found", where, 0, 1, "", at_least=True)]
     by_clocks, by_packets = float(np.mean(measured)), float(np.mean(seen))
     figures: list[tuple[str, float, float | None, str]] = [
         ("half-width over the quiet network", widths[1], None, "ms"),
@@ -201,8 +198,8 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
         ("their difference", abs(by_clocks - by_packets), float(np.mean(uncertainty)), "ms"),
     ]
     ratio = widths[0] / widths[1]
-    tighter = AccuracyBar("iv", "half-width: the link's / the quiet network's", where, ratio, TIGHTER_BAR, "", at_least=True)
-    return [tighter, *(AccuracyBar("iv", what, where, figure, limit, unit) for what, figure, limit, unit in figures)]
+    tighter = Bar("(iv) half-width: the link's / the quiet network's", where, ratio, TIGHTER_BAR, "", at_least=True)
+    return [tighter, *(Bar(f"(iv) {what}", where, figure, limit, unit) for what, figure, limit, unit in figures)]
 
 
 def _one_way_ns(witnessed: Witnessed, client: str, sample: ClockSample) -> tuple[int, int] | None:

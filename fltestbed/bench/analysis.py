@@ -10,15 +10,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from fltestbed.bench.large_folder import ROWS_PER_ROUND, make_folder
-from fltestbed.bench.results import Bar
+from fltestbed.bench.report import Bar, Report, show
 from fltestbed.errors import TestbedError
 from fltestbed.measure.schema import DERIVED
 
@@ -80,27 +78,33 @@ class Figures:
     write_s: float
     peak_mb: float
 
-    @property
-    def bars(self) -> tuple[Bar, ...]:
-        """Time and memory beside their bars."""
-        size = f"{self.rows:,} rows"
-        return (
-            Bar("seconds to load and summarise", "", size, self.total_s, MOST_S),
-            Bar("peak memory in MB", "", size, self.peak_mb, MOST_MB),
-        )
 
-    @property
-    def holds(self) -> bool:
-        """Whether both bars hold."""
-        return all(bar.holds for bar in self.bars)
+@dataclass(frozen=True, kw_only=True)
+class AnalysisReport(Report):
+    """What `fltestbed bench analysis` measured."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; each bar says whether it holds."""
-        bars = [asdict(bar) | {"holds": bar.holds} for bar in self.bars]
-        return asdict(self) | {"bars": bars, "holds": self.holds}
+    benchmark = "analysis"
+    figures: Figures
+
+    def render_findings(self, console: Console) -> None:
+        """Print what each step took."""
+        figures = self.figures
+        steps = ("import", "load", "derive", "summarise")
+        taken = ", ".join(f"{step} {getattr(figures, f'{step}_s'):.2f}" for step in steps)
+        about = f"{figures.rows:,} rows of phases.csv, {figures.csv_mb:.0f} MB of CSV in all; seconds: {taken}"
+        show(console, f"{about}; and {figures.write_s:.2f} to write the derived files")
 
 
-def measure(rows: int = 1_000_000) -> Figures:
+def judge(figures: Figures) -> tuple[Bar, ...]:
+    """Time and memory beside their bars."""
+    where = f"{figures.rows:,} rows"
+    return (
+        Bar("load and summarise", where, figures.total_s, MOST_S, "s"),
+        Bar("peak memory", where, figures.peak_mb, MOST_MB, "MB"),
+    )
+
+
+def measure(rows: int = 1_000_000) -> AnalysisReport:
     """Make a folder of so many rows, analyse it in a process of its own, and delete it.
 
     Raises
@@ -115,16 +119,5 @@ def measure(rows: int = 1_000_000) -> Figures:
             raise TestbedError(f"{folder}: the analysis of it failed: {done.stderr.strip().splitlines()[-1]}")
         derived = {table.name for table in DERIVED}
         csv_bytes = sum(table.stat().st_size for table in folder.glob("*.csv") if table.name not in derived)
-        return Figures(csv_mb=csv_bytes / 1e6, **json.loads(done.stdout))
-
-
-def render(figures: Figures, console: Console) -> None:
-    """Print the figures beside their bars."""
-    steps = ("import", "load", "derive", "summarise")
-    taken = ", ".join(f"{step} {getattr(figures, f'{step}_s'):.2f}" for step in steps)
-    about = f"{figures.rows:,} rows of phases.csv, {figures.csv_mb:.0f} MB of CSV in all; seconds: {taken}"
-    console.print(f"{about}; and {figures.write_s:.2f} to write the derived files", highlight=False)
-    table = Table("", "figure", "bar", "")
-    for bar in figures.bars:
-        table.add_row(bar.name, f"{bar.figure:.2f}", f"<= {bar.most:g}", "holds" if bar.holds else "missed")
-    console.print(table)
+        figures = Figures(csv_mb=csv_bytes / 1e6, **json.loads(done.stdout))
+        return AnalysisReport(figures=figures, bars=judge(figures))

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -33,10 +33,9 @@ from scipy.stats import t as student_t
 from fltestbed.bench.models import Size
 from fltestbed.bench.noise import CLIENTS, write_app
 from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
-from fltestbed.bench.results import SCHEMA_VERSION
+from fltestbed.bench.report import Bar, Report, show
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.links import load_link
-from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.tcp import tcp_snapshot
 
@@ -108,8 +107,8 @@ class Finding:
         Round time with / without, and its 95% interval.
     resolved : bool
         Whether half of the interval is at most `RESOLVED`.
-    most : float or None
-        The bar: what `high` may be at most; None where there is none.
+    bar : Bar
+        Beside `high`, the interval's upper end.
     """
 
     link: str
@@ -121,37 +120,35 @@ class Finding:
     low: float
     high: float
     resolved: bool
-    most: float | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bar holds, if there is one."""
-        return self.most is None or self.high <= self.most
+    bar: Bar
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that one command measured; `cpu_us` is the CPU time of single stamps in microseconds."""
+@dataclass(frozen=True, kw_only=True)
+class InstrumentationReport(Report):
+    """What `fltestbed bench instrumentation` measured; `cpu_us` is the CPU time of single stamps in microseconds."""
 
-    about: tuple[str, ...]
-    host: dict[str, Any]
-    versions: dict[str, str]
+    benchmark = "instrumentation"
     findings: tuple[Finding, ...]
     cpu_us: dict[str, float]
 
-    @property
-    def holds(self) -> bool:
-        """Whether all bars hold."""
-        return all(finding.holds for finding in self.findings)
+    def render_findings(self, console: Console) -> None:
+        """Print each ratio with its interval, and the CPU time of stamps."""
+        columns = ("link", "pairs", "rounds of a half", "round without, s", "ratio", "95% interval", "")
+        table = Table(*columns, title="what measuring costs", title_justify="left")
+        for found in self.findings:
+            table.add_row(
+                found.link, str(len(found.pairs)), str(found.counted_rounds), f"{found.off_s:.4f}", f"{found.ratio:.4f}",
+                f"{found.low:.4f} to {found.high:.4f}", "resolved" if found.resolved else "not resolved",
+            )  # fmt: skip
+        console.print(table)
+        for found in self.findings:
+            for note in found.notes:
+                show(console, f"  {found.link}: {note}", style="dim")
+        cpu = ", ".join(f"{name} {value:.2f}" for name, value in self.cpu_us.items())
+        show(console, f"CPU time of one stamp, us: {cpu}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        findings = [asdict(finding) | {"holds": finding.holds} for finding in self.findings]
-        head = {"benchmark": "instrumentation", "schema_version": SCHEMA_VERSION}
-        return head | asdict(self) | {"findings": findings, "holds": self.holds}
 
-
-def measure(plan: Plan) -> Report:
+def measure(plan: Plan) -> InstrumentationReport:
     """Run the benchmark; nothing is left running.
 
     Raises
@@ -160,7 +157,8 @@ def measure(plan: Plan) -> Report:
         A process failed; the message says what it said last.
     """
     findings = tuple(_measure_link(plan, link) for link in plan.links)
-    return Report(ABOUT, describe_host(SYSTEM_CLOCK), package_versions(), findings, cpu_times_us())
+    bars = tuple(found.bar for found in findings)
+    return InstrumentationReport(about=ABOUT, findings=findings, cpu_us=cpu_times_us(), bars=bars)
 
 
 def find(link: str, notes: tuple[str, ...], pairs: Sequence[Pair], counted_rounds: int) -> Finding:
@@ -171,7 +169,8 @@ def find(link: str, notes: tuple[str, ...], pairs: Sequence[Pair], counted_round
     off_s = fmean(pair.off_s for pair in pairs)
     most = 1 + max(MOST_OVERHEAD, MOST_OVERHEAD_S / off_s) if link == BAR_LINK else None
     resolved = (high - low) / 2 <= RESOLVED
-    return Finding(link, notes, tuple(pairs), counted_rounds, off_s, math.exp(fmean(logs)), low, high, resolved, most)
+    bar = Bar("round with / without, upper end of the interval", link, high, most)
+    return Finding(link, notes, tuple(pairs), counted_rounds, off_s, math.exp(fmean(logs)), low, high, resolved, bar)
 
 
 def pair_up(starts_ns: Sequence[int], block: int) -> list[Pair]:
@@ -279,26 +278,3 @@ def _run(here: Place, size: Size, block: int, pairs: int, folder: Path) -> list[
     processes.wait(["server", *(host.name for host in here.clients)], timeout_s)
     starts_ns: list[int] = json.loads(stamps.read_text())
     return starts_ns
-
-
-def render(report: Report, console: Console) -> None:
-    """Print a report: each ratio beside its bar, and the CPU time of stamps."""
-    for text in report.about:
-        console.print(text, style="dim", markup=False, highlight=False)
-    columns = ("link", "pairs", "rounds of a half", "round without, s", "ratio", "95% interval", "", "bar", "")
-    table = Table(*columns, title="what measuring costs", title_justify="left")
-    for found in report.findings:
-        bar = "none, shown" if found.most is None else f"<= {found.most:.4f}"
-        table.add_row(
-            found.link, str(len(found.pairs)), str(found.counted_rounds), f"{found.off_s:.4f}", f"{found.ratio:.4f}",
-            f"{found.low:.4f} to {found.high:.4f}", "resolved" if found.resolved else "not resolved", bar,
-            "" if found.most is None else "holds" if found.holds else "missed",
-        )  # fmt: skip
-    console.print(table)
-    for found in report.findings:
-        for note in found.notes:
-            console.print(f"  {found.link}: {note}", style="dim", markup=False, highlight=False)
-    cpu = ", ".join(f"{name} {value:.2f}" for name, value in report.cpu_us.items())
-    console.print(f"CPU time of one stamp, us: {cpu}", markup=False, highlight=False)
-    verdict = "all bars hold" if report.holds else "NOT all bars hold"
-    console.print(verdict, markup=False, style="green" if report.holds else "red")

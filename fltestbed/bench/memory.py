@@ -9,9 +9,8 @@ the server of this machine counts in full, what the two share with each other by
 
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -19,10 +18,8 @@ from fltestbed.bench import bare
 from fltestbed.bench.contenders import PORT
 from fltestbed.bench.footprint import Footprint, Watch, watching
 from fltestbed.bench.place import LOOPBACK, Place, Processes, place
-from fltestbed.bench.results import SCHEMA_VERSION, Bar
-from fltestbed.bench.table import render_bars
+from fltestbed.bench.report import Bar, Report, show
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.measure.host import describe_host, package_versions
 
 MEGABYTE = 1e6
 MOST_NETWORK_MB = 110.0
@@ -38,28 +35,20 @@ ABOUT = (
 )
 
 
-@dataclass(frozen=True)
-class MemoryReport:
-    """All that one command measured, in bytes."""
+@dataclass(frozen=True, kw_only=True)
+class MemoryReport(Report):
+    """What `fltestbed bench memory` measured, in bytes."""
 
-    benchmark: str
-    schema_version: int
-    about: tuple[str, ...]
-    host: dict[str, Any]
-    versions: dict[str, str]
+    benchmark = "memory"
     peak_resident_bytes: dict[str, int]
     peak_pss_bytes: dict[str, int]
-    bars: tuple[Bar, ...]
 
-    @property
-    def holds(self) -> bool:
-        """Whether all bars hold."""
-        return all(bar.holds for bar in self.bars)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; each bar says whether it holds."""
-        bars = [asdict(bar) | {"holds": bar.holds} for bar in self.bars]
-        return asdict(self) | {"bars": bars, "holds": self.holds}
+    def render_findings(self, console: Console) -> None:
+        """Print the peaks."""
+        console.print()
+        for name, peak in self.peak_resident_bytes.items():
+            pss = self.peak_pss_bytes[name]
+            show(console, f"{name:16} {peak / MEGABYTE:7.1f} MB resident, {pss / MEGABYTE:7.1f} MB PSS")
 
 
 def measure() -> MemoryReport:
@@ -76,37 +65,21 @@ def measure() -> MemoryReport:
         _run_client(here, Path(folder), watch)
     found = watch.footprints
     return MemoryReport(
-        "memory", SCHEMA_VERSION, ABOUT, describe_host(SYSTEM_CLOCK), package_versions(),
-        {name: footprint.peak_bytes for name, footprint in found.items()},
-        {name: footprint.peak_pss_bytes for name, footprint in found.items()},
-        tuple(judge(found)),
-    )  # fmt: skip
+        about=ABOUT,
+        peak_resident_bytes={name: footprint.peak_bytes for name, footprint in found.items()},
+        peak_pss_bytes={name: footprint.peak_pss_bytes for name, footprint in found.items()},
+        bars=tuple(judge(found)),
+    )
 
 
 def judge(found: dict[str, Footprint]) -> list[Bar]:
     """The two bars."""
     peaks = {name: footprint.peak_pss_bytes / MEGABYTE for name, footprint in found.items()}
+    where = f"{LOOPBACK}, squeezenet"
     return [
-        Bar("network process, peak PSS in MB", LOOPBACK, "squeezenet", peaks[NETWORK], MOST_NETWORK_MB),
-        Bar(
-            "trainer - bare script, peak PSS in MB",
-            LOOPBACK,
-            "squeezenet",
-            peaks[TRAINER] - peaks[BARE],
-            MOST_BESIDE_BARE_MB,
-        ),
+        Bar("network process, peak PSS", where, peaks[NETWORK], MOST_NETWORK_MB, "MB"),
+        Bar("trainer - bare script, peak PSS", where, peaks[TRAINER] - peaks[BARE], MOST_BESIDE_BARE_MB, "MB"),
     ]
-
-
-def render(report: MemoryReport, console: Console) -> None:
-    """Print a report."""
-    for line in report.about:
-        console.print(line, style="dim", markup=False, highlight=False)
-    console.print()
-    for name, peak in report.peak_resident_bytes.items():
-        pss = report.peak_pss_bytes[name]
-        console.print(f"{name:16} {peak / MEGABYTE:7.1f} MB resident, {pss / MEGABYTE:7.1f} MB PSS", highlight=False)
-    render_bars(report.bars, console)
 
 
 def _run_bare(here: Place, folder: Path, watch: Watch) -> None:

@@ -1,14 +1,12 @@
-"""What a benchmark found: spreads, bars, and the whole report as plain data."""
+"""What `fltestbed bench round` found."""
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, Protocol
 
-from fltestbed.errors import ConfigError
+from rich.console import Console
+from rich.table import Table
 
-SCHEMA_VERSION = 1
+from fltestbed.bench.report import Report, show
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,6 @@ class Spread:
             return None
         medians = tuple(median(repetition) for repetition in repetitions if repetition)
         return cls(median(values), min(values), max(values), len(values), medians)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A figure and what it may be at most; `most` is None for one that is shown and not judged."""
-
-    name: str
-    link: str
-    size: str
-    figure: float
-    most: float | None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the figure is within its bar."""
-        return self.most is None or self.figure <= self.most
 
 
 @dataclass(frozen=True)
@@ -96,49 +78,37 @@ class Setting:
     contenders: dict[str, Contender]
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that one command measured."""
+@dataclass(frozen=True, kw_only=True)
+class RoundReport(Report):
+    """What `fltestbed bench round` measured."""
 
-    benchmark: str
-    schema_version: int
-    about: tuple[str, ...]
-    host: dict[str, Any]
-    versions: dict[str, str]
+    benchmark = "round"
     settings: tuple[Setting, ...]
-    bars: tuple[Bar, ...]
 
-    @property
-    def holds(self) -> bool:
-        """Whether all bars hold."""
-        return all(bar.holds for bar in self.bars)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; each bar says whether it holds."""
-        bars = [asdict(bar) | {"holds": bar.holds} for bar in self.bars]
-        return asdict(self) | {"bars": bars, "holds": self.holds}
+    def render_findings(self, console: Console) -> None:
+        """Print a table for each link and model."""
+        for setting in self.settings:
+            _render_setting(setting, console)
 
 
-class Findings(Protocol):
-    """What any benchmark reports."""
+def _render_setting(setting: Setting, console: Console) -> None:
+    megabytes = setting.model_bytes / 1e6
+    title = f"{setting.link}, {setting.size} model: {setting.tensors} tensors, {megabytes:.3g} MB"
+    table = Table("contender", "round s", "downlink s", "uplink s", title=title, title_justify="left")
+    for name, contender in setting.contenders.items():
+        table.add_row(name, _cell(contender.round), _cell(contender.downlink), _cell(contender.uplink))
+    console.print()
+    console.print(table)
+    for note in setting.notes:
+        show(console, f"  {note}", style="dim")
+    if setting.phases_s:
+        phases = ", ".join(f"{phase} {seconds * 1e3:.1f}" for phase, seconds in setting.phases_s.items() if seconds > 0)
+        show(console, f"  a round of bundle, medians in ms: {phases}", style="dim")
+        idle = f"{setting.turnaround_s * 1e3:.1f} ms at the client, {setting.gap_s * 1e3:.1f} ms between rounds"
+        show(console, f"  its connections idle {idle}", style="dim")
 
-    @property
-    def holds(self) -> bool:
-        """Whether all bars hold."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-
-
-def write_json(report: Findings, path: Path) -> None:
-    """Write a report.
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error
+def _cell(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.median_s:.4f} ({spread.least_s:.4f} to {spread.most_s:.4f}, n={spread.count})"

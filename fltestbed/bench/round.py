@@ -15,10 +15,9 @@ from fltestbed.bench.contenders import CONTENDERS, Sample, Task, Traffic, middle
 from fltestbed.bench.models import Size
 from fltestbed.bench.noise import CLIENTS
 from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, place
-from fltestbed.bench.results import SCHEMA_VERSION, Bar, Contender, Report, Setting, Spread
-from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.bench.report import Bar
+from fltestbed.bench.results import Contender, RoundReport, Setting, Spread
 from fltestbed.errors import TestbedError
-from fltestbed.measure.host import describe_host, package_versions
 
 MOST_OF_GRPC = 1.0
 MOST_OF_RAW = 1.05
@@ -71,7 +70,7 @@ class _Gathered:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
 
 
-def measure(plan: Plan) -> Report:
+def measure(plan: Plan) -> RoundReport:
     """Run the benchmark; nothing is left running.
 
     Raises
@@ -83,9 +82,7 @@ def measure(plan: Plan) -> Report:
     present = replace(plan, contenders=[name for name in plan.contenders if name not in absent])
     settings = tuple(_measure_setting(present, link, size) for link in plan.links for size in plan.sizes)
     bars = tuple(bar for setting in settings for bar in judge(setting))
-    return Report(
-        "round", SCHEMA_VERSION, (*ABOUT, *absent.values()), describe_host(SYSTEM_CLOCK), package_versions(), settings, bars
-    )
+    return RoundReport(about=(*ABOUT, *absent.values()), settings=settings, bars=bars)
 
 
 def judge(setting: Setting) -> list[Bar]:
@@ -101,7 +98,7 @@ def judge(setting: Setting) -> list[Bar]:
     for what, other, most in sides:
         ours, theirs = (_median_s(setting.contenders.get(name), what) for name in ("bundle", other))
         if ours is not None and theirs:
-            bars.append(Bar(f"{what}: bundle / {other}", setting.link, setting.size, ours / theirs, most))
+            bars.append(Bar(f"{what}: bundle / {other}", f"{setting.link}, {setting.size}", ours / theirs, most))
     return bars
 
 

@@ -21,12 +21,12 @@ from fltestbed.bench.light import CLIENT_APP, Order
 from fltestbed.bench.models import SIZES, Size
 from fltestbed.bench.noise import write_app
 from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
-from fltestbed.bench.results import SCHEMA_VERSION, Bar, Spread
+from fltestbed.bench.report import Bar
+from fltestbed.bench.results import Spread
 from fltestbed.bench.scale_report import Costs, Load, ScaleReport
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
-from fltestbed.measure.host import describe_host, package_versions
 
 CLIENTS_OF_A_PROCESS = 10
 SERVER, SERVER_APP = "superlink", "serverapp"
@@ -83,22 +83,20 @@ def measure(plan: Plan) -> ScaleReport:
     """
     loads = tuple(_measure_load(plan.size, clients, plan.rounds) for clients in plan.clients)
     tiny = _measure_load(SIZES["tiny"], plan.clients[-1], plan.rounds)
-    return ScaleReport(
-        "scale", SCHEMA_VERSION, ABOUT, describe_host(SYSTEM_CLOCK), package_versions(), (*loads, tiny),
-        Costs.fit((*loads, tiny)), tuple(judge(loads)),
-    )  # fmt: skip
+    return ScaleReport(about=ABOUT, loads=(*loads, tiny), costs=Costs.fit((*loads, tiny)), bars=tuple(judge(loads)))
 
 
 def judge(loads: Sequence[Load]) -> list[Bar]:
     """The bars of one model, by number of clients ascending."""
     size = loads[-1].size
+    where = f"{LOOPBACK}, {size}"
     bars = [
-        Bar(f"round, {load.clients} clients, s", LOOPBACK, size, load.round.median_s, MOST_ROUND_S.get((size, load.clients)))
+        Bar(f"round, {load.clients} clients, s", where, load.round.median_s, MOST_ROUND_S.get((size, load.clients)))
         for load in loads
     ]
     for fewer, more in pairwise(loads):
         bars.append(Bar(
-            f"round: {more.clients} / {fewer.clients} clients", LOOPBACK, size,
+            f"round: {more.clients} / {fewer.clients} clients", where,
             more.round.median_s / fewer.round.median_s, more.clients / fewer.clients,
         ))  # fmt: skip
     first, last = loads[0], loads[-1]
@@ -106,12 +104,12 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
         name = f"{last.clients} / {first.clients} clients"
         ratio = last.round.median_s / first.round.median_s
         if len(loads) > 2:
-            bars.append(Bar(f"round: {name}", LOOPBACK, size, ratio, last.clients / first.clients))
-        bars.append(Bar(f"ServerApp peak: {name}", LOOPBACK, size, last.app_peak_bytes / first.app_peak_bytes, MOST_OF_APP))
+            bars.append(Bar(f"round: {name}", where, ratio, last.clients / first.clients))
+        bars.append(Bar(f"ServerApp peak: {name}", where, last.app_peak_bytes / first.app_peak_bytes, MOST_OF_APP))
         grown, waits = (
             getattr(last, figure) - getattr(first, figure) for figure in ("superlink_peak_bytes", "waiting_bytes")
         )
-        bars.append(Bar(f"SuperLink peak / waiting, more of: {name}", LOOPBACK, size, grown / waits, MOST_OF_WAITING))
+        bars.append(Bar(f"SuperLink peak / waiting, more of: {name}", where, grown / waits, MOST_OF_WAITING))
     return bars
 
 

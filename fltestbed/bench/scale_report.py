@@ -1,15 +1,14 @@
 """What `fltestbed bench scale` found, what it means for more clients than fit here, and how both look on a terminal."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fltestbed.bench.results import Bar, Spread
-from fltestbed.bench.table import render_bars
+from fltestbed.bench.report import Report, show
+from fltestbed.bench.results import Spread
 
 PROJECTED = (1_000, 10_000)
 
@@ -90,61 +89,38 @@ class Costs:
         return self.fixed_s + clients * (self.client_s + self.client_byte_s * model_bytes)
 
 
-@dataclass(frozen=True)
-class ScaleReport:
-    """All that one command measured."""
+@dataclass(frozen=True, kw_only=True)
+class ScaleReport(Report):
+    """What `fltestbed bench scale` measured."""
 
-    benchmark: str
-    schema_version: int
-    about: tuple[str, ...]
-    host: dict[str, Any]
-    versions: dict[str, str]
+    benchmark = "scale"
     loads: tuple[Load, ...]
     costs: Costs | None
-    bars: tuple[Bar, ...]
 
-    @property
-    def holds(self) -> bool:
-        """Whether all bars hold."""
-        return all(bar.holds for bar in self.bars)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; each bar says whether it holds."""
-        bars = [asdict(bar) | {"holds": bar.holds} for bar in self.bars]
-        return asdict(self) | {"bars": bars, "holds": self.holds}
-
-
-def render(report: ScaleReport, console: Console) -> None:
-    """Print a report."""
-    for line in report.about:
-        console.print(line, style="dim", markup=False, highlight=False)
-    table = Table(
-        "model", "clients", "round s", "waiting MB", "SuperLink MB", "ServerApp MB",
-        title="loopback; memory: idle to peak", title_justify="left",
-    )  # fmt: skip
-    for load in report.loads:
-        spread = load.round
-        table.add_row(
-            load.size, str(load.clients),
-            f"{spread.median_s:.3f} ({spread.least_s:.3f} to {spread.most_s:.3f}, n={spread.count})",
-            f"{load.waiting_bytes / 1e6:.0f}",
-            f"{load.superlink_idle_bytes / 1e6:.0f} to {load.superlink_peak_bytes / 1e6:.0f}",
-            f"{load.app_idle_bytes / 1e6:.0f} to {load.app_peak_bytes / 1e6:.0f}",
+    def render_findings(self, console: Console) -> None:
+        """Print rounds and memory by number of clients, and what more clients would need."""
+        table = Table(
+            "model", "clients", "round s", "waiting MB", "SuperLink MB", "ServerApp MB",
+            title="loopback; memory: idle to peak", title_justify="left",
         )  # fmt: skip
-    console.print()
-    console.print(table)
-    for load in report.loads:
-        cpu = ", ".join(f"{name} {spent:.1f}" for name, spent in load.cpu_ms.items())
-        console.print(
-            f"  {load.size}, {load.clients} clients, CPU ms a client and round: {cpu}", style="dim", highlight=False
-        )
-        phases = ", ".join(f"{phase} {seconds * 1e3:.0f}" for phase, seconds in load.phases_s.items() if seconds > 5e-4)
-        console.print(f"  {load.size}, {load.clients} clients, mean phases in ms: {phases}", style="dim", highlight=False)
-    if report.costs is not None:
-        _render_costs(report.costs, report.loads[-2].model_bytes, console)
-    render_bars(report.bars, console)
-    verdict = "all bars hold" if report.holds else "NOT all bars hold"
-    console.print(verdict, markup=False, style="green" if report.holds else "red")
+        for load in self.loads:
+            spread = load.round
+            table.add_row(
+                load.size, str(load.clients),
+                f"{spread.median_s:.3f} ({spread.least_s:.3f} to {spread.most_s:.3f}, n={spread.count})",
+                f"{load.waiting_bytes / 1e6:.0f}",
+                f"{load.superlink_idle_bytes / 1e6:.0f} to {load.superlink_peak_bytes / 1e6:.0f}",
+                f"{load.app_idle_bytes / 1e6:.0f} to {load.app_peak_bytes / 1e6:.0f}",
+            )  # fmt: skip
+        console.print()
+        console.print(table)
+        for load in self.loads:
+            cpu = ", ".join(f"{name} {spent:.1f}" for name, spent in load.cpu_ms.items())
+            show(console, f"  {load.size}, {load.clients} clients, CPU ms a client and round: {cpu}", style="dim")
+            phases = ", ".join(f"{phase} {seconds * 1e3:.0f}" for phase, seconds in load.phases_s.items() if seconds > 5e-4)
+            show(console, f"  {load.size}, {load.clients} clients, mean phases in ms: {phases}", style="dim")
+        if self.costs is not None:
+            _render_costs(self.costs, self.loads[-2].model_bytes, console)
 
 
 def _render_costs(costs: Costs, model_bytes: int, console: Console) -> None:
@@ -157,4 +133,4 @@ def _render_costs(costs: Costs, model_bytes: int, console: Console) -> None:
         lines.append(f"  so {clients} clients at {model_bytes / 1e6:.2g} MB on this machine: {seconds:.0f} s")
     console.print()
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        show(console, line)

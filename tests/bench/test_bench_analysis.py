@@ -10,9 +10,8 @@ from rich.console import Console
 
 from analysis.derive import derive
 from analysis.load import load_run
-from fltestbed.bench.analysis import MOST_MB, MOST_S, measure, render
+from fltestbed.bench.analysis import MOST_MB, MOST_S, AnalysisReport, judge, measure
 from fltestbed.bench.large_folder import make_folder
-from fltestbed.bench.results import write_json
 from fltestbed.errors import ConfigError
 
 
@@ -28,16 +27,16 @@ def test_folder_is_a_run_without_oddities(tmp_path: Path) -> None:
 
 def test_figures_and_bars_of_a_small_folder(tmp_path: Path) -> None:
     """The process is measured from its imports on; a bar is missed when its figure is larger."""
-    figures = measure(rows=1_000)
+    figures = measure(rows=1_000).figures
     assert figures.rows == 1_102  # whole rounds
     steps = figures.import_s + figures.load_s + figures.derive_s + figures.summarise_s
     assert figures.total_s == pytest.approx(steps)
-    slow = replace(figures, total_s=MOST_S + 1, peak_mb=MOST_MB - 1)
+    slow = AnalysisReport(figures=figures, bars=judge(replace(figures, total_s=MOST_S + 1, peak_mb=MOST_MB - 1)))
     assert [bar.holds for bar in slow.bars] == [False, True]
     shown = StringIO()
-    render(slow, Console(file=shown, width=120))
+    slow.render(Console(file=shown, width=120))
     assert "missed" in shown.getvalue()
-    write_json(slow, tmp_path / "figures.json")
+    slow.write(tmp_path / "figures.json")
     assert json.loads((tmp_path / "figures.json").read_text())["bars"][0]["holds"] is False
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_json(slow, tmp_path / "nowhere" / "figures.json")
+        slow.write(tmp_path / "nowhere" / "figures.json")

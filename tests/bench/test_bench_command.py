@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from fltestbed.bench.results import Bar, Report
+from fltestbed.bench.report import Bar
+from fltestbed.bench.results import RoundReport
 from fltestbed.cli.bench.round import round as bench_round
 from fltestbed.errors import ConfigError
 from tests.e2e.conftest import fltestbed
@@ -24,7 +25,8 @@ def test_bench_round_prints_every_figure_beside_its_bar(tmp_path: Path) -> None:
     data = json.loads(file.read_text())
     verdicts = [bar.pop("holds") for bar in data["bars"]]
     assert done.status == (0 if data.pop("holds") else 1)
-    report = TypeAdapter(Report).validate_python(data, extra="forbid")
+    assert (data.pop("benchmark"), data.pop("schema_version")) == ("round", 1)
+    report = TypeAdapter(RoundReport).validate_python(data, extra="forbid")
     assert verdicts == [bar.holds for bar in report.bars]
     assert report.holds is (done.status == 0)
 
@@ -41,11 +43,11 @@ def test_bench_round_prints_every_figure_beside_its_bar(tmp_path: Path) -> None:
 
 
 def assert_printed(bars: tuple[Bar, ...], out: str) -> None:
-    assert [bar.name for bar in bars] == ["round: bundle / grpc", "downlink: bundle / raw", "uplink: bundle / raw"]
+    assert [bar.what for bar in bars] == ["round: bundle / grpc", "downlink: bundle / raw", "uplink: bundle / raw"]
     for bar in bars:
-        line = next(line for line in out.splitlines() if bar.name in line)
-        assert f"{bar.figure:.3f}" in line
-        assert ("none, shown" if bar.most is None else f"<= {bar.most:.2f}") in line
+        line = next(line for line in out.splitlines() if bar.what in line)
+        assert f"{bar.figure:.4g}" in line
+        assert ("none, shown" if bar.limit is None else f"<= {bar.limit:g}") in line
 
 
 @pytest.mark.parametrize(

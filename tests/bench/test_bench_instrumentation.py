@@ -32,15 +32,15 @@ def test_ratio_and_interval_by_hand() -> None:
     assert found.low == pytest.approx(math.exp(0.02 - 0.127062), rel=1e-5)
     assert found.high == pytest.approx(math.exp(0.02 + 0.127062), rel=1e-5)
     assert not found.resolved
-    assert not found.holds
+    assert not found.bar.holds
 
 
 def test_the_bar_is_the_larger_of_one_percent_and_ten_milliseconds() -> None:
     """Of rounds of 0.2 s it is 5%, of 2 s 1%; on other links than Ethernet there is none."""
-    assert find("ethernet", (), [Pair(0.2, 0.2), Pair(0.2, 0.2)], 1).most == pytest.approx(1.05)
-    assert find("ethernet", (), [Pair(2.0, 2.0), Pair(2.0, 2.0)], 1).most == pytest.approx(1.01)
+    assert find("ethernet", (), [Pair(0.2, 0.2), Pair(0.2, 0.2)], 1).bar.limit == pytest.approx(1.05)
+    assert find("ethernet", (), [Pair(2.0, 2.0), Pair(2.0, 2.0)], 1).bar.limit == pytest.approx(1.01)
     found = find("5g", (), [Pair(2.0, 1.0), Pair(2.0, 1.0)], 1)
-    assert (found.most, found.holds, found.resolved) == (None, True, True)
+    assert (found.bar.limit, found.bar.holds, found.resolved) == (None, True, True)
 
 
 def test_a_round_is_expected_to_take_what_the_rates_say() -> None:

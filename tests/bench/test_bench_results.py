@@ -8,7 +8,8 @@ import pytest
 
 from fltestbed.bench.contenders import Sample, Traffic, periods_s
 from fltestbed.bench.models import SIZES
-from fltestbed.bench.results import Bar, Report, Setting, Spread, write_json
+from fltestbed.bench.report import Bar
+from fltestbed.bench.results import RoundReport, Setting, Spread
 from fltestbed.bench.round import judge, summarise
 from fltestbed.errors import ConfigError
 
@@ -42,7 +43,7 @@ def test_first_and_last_round_are_not_counted() -> None:
 def test_a_round_on_loopback_is_judged_against_grpc() -> None:
     """0.2 s against 0.1 s is a ratio of 2 and misses its bar of 1; transfers on loopback are shown and not judged."""
     bars = judge(setting("loopback", 0.2, 0.1))
-    assert [(bar.name, bar.figure, bar.most, bar.holds) for bar in bars] == [
+    assert [(bar.what, bar.figure, bar.limit, bar.holds) for bar in bars] == [
         ("round: bundle / grpc", 2.0, 1.0, False),
         ("downlink: bundle / raw", 2.0, None, True),
         ("uplink: bundle / raw", 2.0, None, True),
@@ -52,10 +53,10 @@ def test_a_round_on_loopback_is_judged_against_grpc() -> None:
 @pytest.mark.parametrize(("bundle_s", "holds"), [(1.05, True), (1.06, False)])
 def test_transfers_on_a_shaped_link_are_judged_against_raw(bundle_s: float, holds: bool) -> None:
     """1.05 times the time of bare sockets is within the bar, 1.06 times is not; the round has none there."""
-    bars = {bar.name: bar for bar in judge(setting("5g", bundle_s, 1.0))}
+    bars = {bar.what: bar for bar in judge(setting("5g", bundle_s, 1.0))}
     assert bars["downlink: bundle / raw"].holds is holds
     assert bars["uplink: bundle / raw"].holds is holds
-    assert bars["round: bundle / grpc"].most is None
+    assert bars["round: bundle / grpc"].limit is None
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
@@ -74,20 +75,28 @@ def test_pauses_and_phases_are_medians() -> None:
     assert (found.down_bytes, found.up_bytes) == (10, 20)
 
 
-def report(*bars: Bar) -> Report:
-    return Report("round", 1, (), {}, {}, (), bars)
+def report(*bars: Bar) -> RoundReport:
+    return RoundReport(settings=(), bars=bars)
 
 
 def test_a_report_holds_when_all_its_bars_do() -> None:
     """One bar that is missed is enough."""
-    met = Bar("round: bundle / grpc", "loopback", "small", 0.9, 1.0)
-    assert report(met, replace(met, most=None, figure=5.0)).holds
+    met = Bar("round: bundle / grpc", "loopback, small", 0.9, 1.0)
+    assert report(met, replace(met, limit=None, figure=5.0)).holds
     assert not report(met, replace(met, figure=1.1)).holds
+
+
+def test_a_figure_may_have_to_be_at_least_its_limit() -> None:
+    """95 of 100 is enough for a bar of 95, 94.9 is not; a limit of None judges nothing."""
+    share = Bar("within 2 ms", "5g, small", 95.0, 95.0, "%", at_least=True)
+    assert (share.holds, share.verdict) == (True, "holds")
+    assert replace(share, figure=94.9).verdict == "missed"
+    assert replace(share, figure=0.0, limit=None).verdict == ""
 
 
 def test_a_report_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
     """The error says which file, and where it can be written it is JSON."""
-    write_json(report(), tmp_path / "round.json")
+    report().write(tmp_path / "round.json")
     assert json.loads((tmp_path / "round.json").read_text())["holds"] is True
     with pytest.raises(ConfigError, match=r"missing/round\.json: cannot be written"):
-        write_json(report(), tmp_path / "missing" / "round.json")
+        report().write(tmp_path / "missing" / "round.json")

@@ -30,16 +30,16 @@ def load(clients: int, seconds: float, model_bytes: int = 3 * MB, **figures: int
 def test_a_round_may_grow_as_the_clients_do_and_no_more() -> None:
     """10 clients in 0.5 s and 100 in 5 s is linear and holds; 5.01 s does not, though it is below 6 s."""
     for seconds, holds in ((5.0, True), (5.01, False)):
-        bars = {bar.name: bar for bar in judge([load(10, 0.5), load(100, seconds)])}
+        bars = {bar.what: bar for bar in judge([load(10, 0.5), load(100, seconds)])}
         assert bars["round: 100 / 10 clients"].holds is holds
-        assert bars["round, 100 clients, s"].most == 6.0
+        assert bars["round, 100 clients, s"].limit == 6.0
         assert bars["round, 100 clients, s"].holds
 
 
 def test_memory_is_judged_from_the_fewest_to_the_most_clients() -> None:
     """ServerApp 120 to 150 MB is 1.25 times; the SuperLink takes 405 MB more for 270 MB more that wait: 1.5 bytes a byte."""
     last = load(100, 5.0, app_peak_bytes=150 * MB, superlink_peak_bytes=605 * MB)
-    bars = {bar.name: bar for bar in judge([load(10, 0.5), load(30, 1.5), last])}
+    bars = {bar.what: bar for bar in judge([load(10, 0.5), load(30, 1.5), last])}
     assert bars["ServerApp peak: 100 / 10 clients"].figure == pytest.approx(1.25)
     assert not bars["ServerApp peak: 100 / 10 clients"].holds
     assert bars["SuperLink peak / waiting, more of: 100 / 10 clients"].figure == pytest.approx(1.5)

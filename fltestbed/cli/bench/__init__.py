@@ -1,8 +1,8 @@
 """`fltestbed bench`: the toolkit measured, each figure beside its bar."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,9 +11,7 @@ from fltestbed.cli.lazy import LazyGroup
 from fltestbed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fltestbed.bench.results import Findings
-
-F = TypeVar("F", bound="Findings")
+    from fltestbed.bench.report import Report
 
 JsonFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")]
 Backend = Annotated[str, typer.Option(help="How links are emulated: auto, netem, wirefilter or tbf.")]
@@ -44,13 +42,11 @@ def about() -> None:
     """
 
 
-def finish(report: F, render: Callable[[F, Console], None], json: Path | None, *, width: int = 120) -> NoReturn:
+def finish(report: "Report", json: Path | None, *, width: int = 120) -> NoReturn:
     """Print a report, write it, and end with the status that its bars give."""
-    from fltestbed.bench.results import write_json  # noqa: PLC0415
-
-    render(report, Console(width=None if Console().is_terminal else width))
+    report.render(Console(width=None if Console().is_terminal else width))
     if json is not None:
-        write_json(report, json)
+        report.write(json)
     raise typer.Exit(0 if report.holds else 1)
 
 

@@ -31,11 +31,10 @@ def accuracy(
         from fltestbed.bench.accuracy import PARTS, Plan, measure  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigError(f"bench accuracy needs {error.name}: pip install 'fltestbed[dev]'") from error
-    from fltestbed.bench.accuracy_report import render  # noqa: PLC0415
     from fltestbed.bench.models import SIZES  # noqa: PLC0415
 
     chosen_parts = choose("--parts", parts, PARTS)
     chosen_sizes = [SIZES[size] for size in choose("--sizes", sizes, SIZES)]
     chosen_links = choose_links(links)
     ensure_privilege()
-    finish(measure(Plan(chosen_links, chosen_sizes, transfers, chosen_parts, backend)), render, json, width=160)
+    finish(measure(Plan(chosen_links, chosen_sizes, transfers, chosen_parts, backend)), json, width=160)

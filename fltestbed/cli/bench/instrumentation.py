@@ -22,7 +22,7 @@ def instrumentation(
 
     Example: fltestbed bench instrumentation --links ethernet --json instrumentation.json
     """
-    from fltestbed.bench.instrumentation import Plan, measure, render  # noqa: PLC0415  # Flower takes a second to import
+    from fltestbed.bench.instrumentation import Plan, measure  # noqa: PLC0415  # Flower takes a second to import
     from fltestbed.bench.models import SIZES  # noqa: PLC0415
     from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
 
@@ -30,4 +30,4 @@ def instrumentation(
         raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
     chosen_links = choose_links(links, LOOPBACK)
     ensure_privilege()
-    finish(measure(Plan(chosen_links, SIZES[size], most_pairs=pairs, backend=backend)), render, json)
+    finish(measure(Plan(chosen_links, SIZES[size], most_pairs=pairs, backend=backend)), json)

@@ -31,7 +31,6 @@ def round(  # noqa: A001  # the command's name
     from fltestbed.bench.models import SIZES  # noqa: PLC0415
     from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
     from fltestbed.bench.round import Plan, measure  # noqa: PLC0415
-    from fltestbed.bench.table import render  # noqa: PLC0415
 
     chosen_sizes = ["small", "large"] if sizes == "all" else choose("--sizes", sizes, SIZES)
     chosen_contenders = {"bundle", *choose("--contenders", contenders, CONTENDERS)}
@@ -40,4 +39,4 @@ def round(  # noqa: A001  # the command's name
     plan = Plan(
         chosen_links, [SIZES[size] for size in chosen_sizes], sorted(chosen_contenders), repetitions, rounds, backend
     )
-    finish(measure(plan), render, json)
+    finish(measure(plan), json)

@@ -23,7 +23,6 @@ def scale(
     """
     from fltestbed.bench.models import SIZES  # noqa: PLC0415
     from fltestbed.bench.scale import Plan, measure  # noqa: PLC0415
-    from fltestbed.bench.scale_report import render  # noqa: PLC0415
 
     numbers = [int(word) for word in clients.split(",") if word.isdecimal()]
     if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= MOST_CLIENTS:
@@ -31,4 +30,4 @@ def scale(
     if size not in SIZES:
         raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
     ensure_privilege()
-    finish(measure(Plan(numbers, SIZES[size], rounds)), render, json)
+    finish(measure(Plan(numbers, SIZES[size], rounds)), json)
