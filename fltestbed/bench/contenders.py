@@ -22,7 +22,7 @@ import flwr.server
 from fltestbed.bench import raw
 from fltestbed.bench.models import Size
 from fltestbed.bench.noise import write_app
-from fltestbed.bench.place import CONGESTION_CONTROL, Place, Processes
+from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes
 from fltestbed.flower.supernode import supernode_command, supernode_environment
 
 PORT = 9092
@@ -189,7 +189,18 @@ def run_raw(task: Task) -> Sample:
 
 
 def run_stock(task: Task) -> Sample:
-    """`flower-superlink`, `flower-supernode` and `flwr run`, as Flower's documentation has it."""
+    """`flower-superlink`, `flower-supernode` and `flwr run`, as Flower's documentation has it; transfers from packets."""
+    if task.place.link == LOOPBACK:
+        _serve_stock(task)
+        return Sample(round_s=task.periods_s())
+    from fltestbed.bench.bulk import watching  # noqa: PLC0415  # dpkt, where packets are read
+
+    with watching(task.place, PORT, task.all_rounds, task.folder) as bulk:
+        _serve_stock(task)
+    return Sample(round_s=task.periods_s(), downlink_s=bulk.downlink_s, uplink_s=bulk.uplink_s)
+
+
+def _serve_stock(task: Task) -> None:
     place, processes = task.place, task.processes()
     scripts = Path(sys.executable).parent
     home = task.folder / "flwr"
@@ -214,7 +225,6 @@ def run_stock(task: Task) -> Sample:
     submit = [str(scripts / "flwr"), "run", str(task.app()), "bench", "--stream"]
     processes.start(place.server, "flwr-run", submit, environment)
     processes.wait(["flwr-run"], task.timeout_s)
-    return Sample(round_s=task.periods_s())
 
 
 CONTENDERS: dict[str, Callable[[Task], Sample]] = {

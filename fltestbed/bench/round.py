@@ -28,6 +28,7 @@ ABOUT = (
     f"{CLIENTS} clients, fresh random weights each round, no training; congestion control {CONGESTION_CONTROL}",
     "round: from the start of configuring it to that of the next; the first and the last are not counted",
     "downlink, uplink: first byte sent to last byte received, both on this machine's one clock",
+    "of stock: from packets, by its large requests and responses; a capture runs beside it",
     "raw: the payload of bundle over bare sockets, all clients at once, with the pauses of the bundle run before it",
 )
 
@@ -88,17 +89,15 @@ def measure(plan: Plan) -> RoundReport:
 def judge(setting: Setting) -> list[Bar]:
     """The bars of one setting, and the ratios to what has no bar, as far as both sides were measured."""
     on_loopback = setting.link == LOOPBACK
-    sides = [
-        ("round", "grpc", MOST_OF_GRPC if on_loopback else None),
-        ("round", "stock", None),
-        ("downlink", "raw", None if on_loopback else MOST_OF_RAW),
-        ("uplink", "raw", None if on_loopback else MOST_OF_RAW),
-    ]
+    of_raw = None if on_loopback else MOST_OF_RAW
+    sides = [("round", "bundle", "grpc", MOST_OF_GRPC if on_loopback else None), ("round", "bundle", "stock", None)]
+    for what in ("downlink", "uplink"):
+        sides += [(what, "bundle", "raw", of_raw), (what, "objects", "raw", None), (what, "stock", "raw", None)]
     bars = []
-    for what, other, most in sides:
-        ours, theirs = (_median_s(setting.contenders.get(name), what) for name in ("bundle", other))
+    for what, one, other, most in sides:
+        ours, theirs = (_median_s(setting.contenders.get(name), what) for name in (one, other))
         if ours is not None and theirs:
-            bars.append(Bar(f"{what}: bundle / {other}", f"{setting.link}, {setting.size}", ours / theirs, most))
+            bars.append(Bar(f"{what}: {one} / {other}", f"{setting.link}, {setting.size}", ours / theirs, most))
     return bars
 
 
