@@ -20,6 +20,8 @@ def server(
     node_keys: Annotated[
         Path | None, typer.Option(help="Public keys of the clients that may join; server.node-keys if left out.")
     ] = None,
+    metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics there.")] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics; who reaches it reads them.")] = "127.0.0.1",
     emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
     campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
@@ -35,4 +37,5 @@ def server(
 
     from fltestbed.server.session import Session  # noqa: PLC0415  # Flower's server takes a second to import
 
-    Session(experiment, folder, app, link, given, part_of).run()
+    metrics = None if metrics_port is None else (metrics_host, metrics_port)
+    Session(experiment, folder, app, link, given, part_of, metrics).run()

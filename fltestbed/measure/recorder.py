@@ -10,7 +10,7 @@ import fcntl
 import io
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +31,8 @@ class Recorder:
         The run folder. It has to exist.
     run : str
         Name of the run: the first column of every table.
+    heard : callable (table, row) -> None, optional
+        Told of each row when it is queued.
 
     Raises
     ------
@@ -38,8 +40,9 @@ class Recorder:
         A file cannot be created.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, heard: Callable[[str, Mapping[str, Value]], None] | None = None) -> None:
         self._run = run
+        self._heard = heard
         self._folder = folder
         self._queue: queue.SimpleQueue[tuple[str, Mapping[str, Value]] | None] = queue.SimpleQueue()
         self._failure: OSError | None = None
@@ -78,6 +81,8 @@ class Recorder:
         if unknown:
             raise KeyError(f"{table} has no column {', '.join(sorted(unknown))}")
         self._queue.put((table, row))
+        if self._heard is not None:
+            self._heard(table, row)
 
     def close(self) -> None:
         """Write what is queued and close the files. May be called twice.

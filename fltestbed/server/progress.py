@@ -5,16 +5,21 @@ import contextlib
 from dataclasses import dataclass
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from fltestbed.clock import Clock
 from fltestbed.config import Experiment
+from fltestbed.server.latest import Known, Latest
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
+from fltestbed.server.tasks import Task
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5
+MOST_LINES = 24
+"""Clients of the table: what is drawn on the event loop must not grow with them."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,16 @@ class View:
     experiment: Experiment
     log: RoundLog
     roster: Roster
+    latest: Latest
     clock: Clock
 
 
 class Progress:
-    """Shows the round, the clients done, the accuracy, the seconds and the phase under way, until the block ends."""
+    """Shows the round, what each client is at, its last uplink and its signal, until the block ends."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, console: Console | None = None) -> None:
         self._view = view
-        self._console = Console(highlight=False)
+        self._console = console or Console(highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         self._start_ns = view.clock.raw_ns()
         self._said: set[int] = set()
@@ -64,7 +70,7 @@ class Progress:
             if batch is not None:
                 self._say_rounds(but=batch.round)
             if self._live is not None:
-                self._live.update(Text(self._now()), refresh=True)
+                self._live.update(self._now(), refresh=True)
             await asyncio.sleep(INTERVAL_S)
 
     def _say_rounds(self, but: int | None) -> None:
@@ -80,14 +86,40 @@ class Progress:
             parts.append(f"{(state.end_ns - state.start_ns) / 1e9:.1f} s")
             self.say(", ".join(parts))
 
-    def _now(self) -> str:
+    def _now(self) -> Group:
         view, log = self._view, self._view.log
         seconds = (view.clock.raw_ns() - (self._start_ns if log.batch is None else log.batch.start_ns)) / 1e9
         if log.batch is None:
-            return f"[{view.run}] {view.roster.count()}/{view.experiment.clients} clients, {seconds:.0f} s"
-        states = " ".join(f"{task.client.name}:{task.state}" for task in log.batch.tasks.values())
-        done = sum(task.held_ns is not None for task in log.batch.tasks.values())
-        return (
-            f"[{view.run}] round {log.batch.round}/{view.experiment.rounds}  {done}/{len(log.batch.tasks)} clients done  "
-            f"{log.stage}  {seconds:.1f} s  {states}"
+            return Group(Text(f"[{view.run}] {view.roster.count()}/{view.experiment.clients} clients, {seconds:.0f} s"))
+        tasks = list(log.batch.tasks.values())
+        done = sum(task.held_ns is not None for task in tasks)
+        head = (
+            f"[{view.run}] round {log.batch.round}/{view.experiment.rounds}  {done}/{len(tasks)} clients done  "
+            f"{log.stage}  {seconds:.1f} s"
         )
+        return Group(self._table(tasks), Text(head))
+
+    def _table(self, tasks: list[Task]) -> Table:
+        """Those who are awaited first."""
+        table = Table("client", "link", "phase", box=None, pad_edge=False)
+        for name in ("last downlink", "last train", "last uplink", "signal"):
+            table.add_column(name, justify="right")
+        awaited = sorted(tasks, key=lambda task: (task.held_ns is not None, task.client.name))
+        for task in awaited[:MOST_LINES]:
+            known = self._view.latest.clients.get(task.client.name, Known())
+            table.add_row(
+                task.client.name, task.client.link, task.state,
+                *(_seconds(known, phase) for phase in ("downlink", "train", "uplink")), _signal(known),
+            )  # fmt: skip
+        if len(awaited) > MOST_LINES:
+            table.add_row(f"and {len(awaited) - MOST_LINES} more")
+        return table
+
+
+def _seconds(known: Known, phase: str) -> str:
+    timed = known.phases.get(phase)
+    return "" if timed is None else f"{timed.last_s:.3g} s"
+
+
+def _signal(known: Known) -> str:
+    return ", ".join(f"{technology} {dbm:.0f} dBm" for technology, dbm in known.signal_dbm.items())

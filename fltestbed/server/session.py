@@ -35,6 +35,7 @@ from fltestbed.measure.stamping import LoopLag, StampError
 from fltestbed.server.admission import Admission
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
+from fltestbed.server.latest import Latest
 from fltestbed.server.observer import Observer
 from fltestbed.server.progress import Progress, View
 from fltestbed.server.protocol import protocol
@@ -69,6 +70,8 @@ class Session:
         Text of the experiment's file, for the manifest.
     campaign : dict or None
         What the manifest says of the campaign of which this run is a part; None for a run on its own.
+    metrics : (str, int) or None
+        Address and port at which Prometheus may ask; None for nowhere.
     """
 
     experiment: Experiment
@@ -77,6 +80,7 @@ class Session:
     link: dict[str, Any] | None = None
     given: str = ""
     campaign: dict[str, Any] | None = None
+    metrics: tuple[str, int] | None = None
     clock: Clock = SYSTEM_CLOCK
 
     def run(self) -> None:
@@ -112,8 +116,9 @@ class Session:
             )
             manifest.set_host(SERVER, describe_host(self.clock) | {"wall_offset_s": 0.0})  # others are told against it
             try:
-                with Recorder(self.folder, self.folder.name) as recorder:
-                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder))
+                latest = Latest()
+                with Recorder(self.folder, self.folder.name, latest.hear) as recorder:
+                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder, latest))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 manifest.update(status="interrupted", reason="interrupted on the server")
                 raise KeyboardInterrupt from None
@@ -139,7 +144,13 @@ class Session:
         return pack_installed_app(json.dumps(self.experiment.resolved, separators=(",", ":")))
 
     async def _serve(
-        self, fab: bytes, listener: socket.socket, admission: Admission, manifest: Manifest, recorder: Recorder
+        self,
+        fab: bytes,
+        listener: socket.socket,
+        admission: Admission,
+        manifest: Manifest,
+        recorder: Recorder,
+        latest: Latest,
     ) -> None:
         experiment = self.experiment
         host, port = listener.getsockname()[:2]
@@ -147,8 +158,7 @@ class Session:
         app = superlink.create_run(fab)
         manifest.update(run_id=str(app.run_id))
         exchange = Exchange(superlink)
-        lag = LoopLag()
-        stamp_error = StampError(lag)
+        stamp_error = StampError(lag := LoopLag())
 
         def switch(is_measured: bool) -> None:
             probes.switch(is_measured)
@@ -162,7 +172,6 @@ class Session:
         routes = Routes(superlink, exchange, roster, log, transfers, observer, buffers, self.clock)
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
-        names = inspect(fab)
         # The ServerApp's way in: without TLS, whatever the network's listener does.
         inside = listen("127.0.0.1", 0, is_stamped=False)
         app_pid: list[int] = []
@@ -171,13 +180,15 @@ class Session:
             lambda table, row: log.reading(table, SERVER, row | (stamp_error.columns() if table == "system" else {})),
             lambda name, facts: manifest.add_to_host(SERVER, "probes", {name: facts}),
         )  # fmt: skip
+        view = View(self.folder.name, experiment, log, roster, latest, self.clock)
         async with (
             contextlib.AsyncExitStack() as stack,
             _http_server(superlink, experiment, listener, admission.tls),
             _http_server(superlink, experiment, inside, lifespan="off"),
-            _app_process(names.is_installed_app, self.folder / "logs", buffers) as process,
-            Progress(View(self.folder.name, experiment, log, roster, self.clock)) as progress,
+            _app_process(inspect(fab).is_installed_app, self.folder / "logs", buffers) as process,
+            Progress(view) as progress,
         ):
+            stack.enter_context(self._metrics(view))
             stack.callback(buffers.close)  # after the routes, which write to them to the last
             stack.callback(inside.close)
             app_pid.append(process.pid)
@@ -186,8 +197,8 @@ class Session:
             if not experiment.instrumentation.off:
                 lag.start()
                 probes.start()
-            how = "with TLS" if admission.tls is not None else "without TLS"
-            progress.say(f"listening on {host}:{port} {how}, waiting for {experiment.clients} clients")
+            how = "without" if admission.tls is None else "with"
+            progress.say(f"listening on {host}:{port} {how} TLS, waiting for {experiment.clients} clients")
             try:
                 await self._wait_for_clients(roster)
                 progress.say(f"{roster.count()} clients are ready")
@@ -203,6 +214,15 @@ class Session:
                 transfers.close()
                 with contextlib.suppress(OSError):  # a full disk is told by what failed first
                     manifest.add_to_host(SERVER, "stamp_error", stamp_error.describe())
+
+    def _metrics(self, view: View) -> contextlib.AbstractContextManager[None]:
+        if self.metrics is None:
+            return contextlib.nullcontext()
+        try:
+            from fltestbed.server.metrics import serving  # noqa: PLC0415  # an extra that most runs do without
+        except ModuleNotFoundError as error:
+            raise HostError(f"--metrics-port needs {error.name}: pip install 'fltestbed[metrics]'") from error
+        return serving(view, *self.metrics)
 
     async def _wait_for_clients(self, roster: Roster) -> None:
         experiment = self.experiment
