@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fltestbed.errors import HostError
+from fltestbed.measure.recorder import Value
 from fltestbed.server.metrics import serving
 from tests.e2e.conftest import free_port
 from tests.server.watched import half_a_round
@@ -31,8 +32,8 @@ def scrape(port: int) -> dict[tuple[str, Labels], float]:
 def test_a_scrape_tells_of_the_round_under_way(tmp_path: Path) -> None:
     """0.25 s in the queue, 2.9 MB down and -91.4 dBm of pi-0, which trains, while pi-1 waits."""
     view, port = half_a_round(tmp_path), free_port()
-    uplink = {"phase": "uplink", "client": "pi-0", "link": "5g", "payload_bytes": 100, "duration_s": 2.0}
-    aggregate = {"phase": "aggregate", "client": "", "start_host": "server", "duration_s": 0.5}
+    uplink: dict[str, Value] = {"phase": "uplink", "client": "pi-0", "link": "5g", "payload_bytes": 100, "duration_s": 2.0}
+    aggregate: dict[str, Value] = {"phase": "aggregate", "client": "", "start_host": "server", "duration_s": 0.5}
     for row in (uplink, uplink | {"duration_s": 3.0}, aggregate):
         view.latest.hear("phases.csv", row)
     with serving(view, "127.0.0.1", port):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fltestbed.measure.recorder import Value
 from fltestbed.server.latest import Latest
 from fltestbed.server.progress import MOST_LINES, Progress, View
 from tests.server.watched import half_a_round
@@ -30,7 +31,13 @@ def test_last_figures_stand_in_the_table(tmp_path: Path) -> None:
     """The last uplink, not the mean of all."""
     view = half_a_round(tmp_path)
     for seconds in (9.0, 4.125):
-        row = {"phase": "uplink", "client": "pi-1", "link": "5g", "duration_s": seconds, "start_host": "pi-1"}
+        row: dict[str, Value] = {
+            "phase": "uplink",
+            "client": "pi-1",
+            "link": "5g",
+            "duration_s": seconds,
+            "start_host": "pi-1",
+        }
         view.latest.hear("phases.csv", row)
     assert shown(view)[2] == "pi-1 5g queue 4.12 s"
     assert view.latest.clients["pi-1"].phases["uplink"].sum_s == 13.125

@@ -1,8 +1,10 @@
 """A view of a scripted round that is under way, for those who show it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.measure.recorder import Value
 from fltestbed.server.latest import Latest
 from fltestbed.server.progress import View
 from fltestbed.server.rounds import RoundLog
@@ -18,10 +20,10 @@ class Heard(Rows):
         super().__init__()
         self.latest = Latest()
 
-    def write(self, table: str, row: dict[str, object]) -> None:  # type: ignore[override]
+    def write(self, table: str, row: Mapping[str, Value]) -> None:
         """Keep it, and tell of it."""
         super().write(table, row)
-        self.latest.hear(table, row)  # type: ignore[arg-type]
+        self.latest.hear(table, row)
 
 
 def half_a_round(folder: Path, clients: int = 2) -> View:
