@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.csv_file import REPEATED
 from fltestbed.measure.schema import PHASES, SERVER_PHASES, STATUSES
 
 CLIENT_PHASES = tuple(phase for phase in PHASES if phase not in SERVER_PHASES)
@@ -42,6 +43,8 @@ class ClientRows:
     status: _Ints
     kind: _Ints
     kinds: int
+    _names: NDArray[np.object_]
+    _keys: _Ints  # of each entry of the index: round times the number of names, plus the place of the name
     _timeline: pd.DataFrame
     _mine: NDArray[np.bool_]
 
@@ -50,29 +53,37 @@ class ClientRows:
         """Number the rows of a timeline."""
         mine = (timeline["client"].notna() & timeline["round"].notna()).to_numpy(dtype=bool)
         rounds = timeline["round"][mine].to_numpy(dtype=np.int64)
-        codes, names = pd.factorize(timeline["client"][mine])
-        order = np.argsort(names.to_numpy(dtype=object))
-        rank = np.empty(len(names), np.int64)
-        rank[order] = np.arange(len(names))
-        number, keys = pd.factorize(rounds * max(len(names), 1) + rank[codes], sort=True)
+        codes, names = _coded(timeline["client"][mine])
+        number, keys = pd.factorize(rounds * max(len(names), 1) + codes, sort=True)
         index = pd.MultiIndex.from_arrays(
             [
                 pd.array(keys // max(len(names), 1), dtype="Int64"),
-                pd.array(names.to_numpy(dtype=object)[order][keys % max(len(names), 1)], dtype="string"),
+                pd.array(names[keys % max(len(names), 1)], dtype="string"),
             ],
             names=["round", "client"],
         )
-        kind, kinds = pd.factorize(timeline["message_type"][mine], use_na_sentinel=False)
+        kind, kinds = _coded(timeline["message_type"][mine])
         return cls(
             index,
             number.astype(np.int64),
             _places(timeline["phase"][mine], CLIENT_PHASES),
             _places(timeline["status"][mine], STATUSES),
-            kind.astype(np.int16),
-            len(kinds),
+            kind + 1,  # 0 where there is none
+            len(kinds) + 1,
+            names,
+            keys,
             timeline,
             mine,
         )
+
+    def places(self, table: pd.DataFrame) -> _Ints:
+        """Place in `index` of the client and round of each row of another table; -1 if they are not there."""
+        codes = table["client"].astype(pd.CategoricalDtype(self._names)).cat.codes.to_numpy()
+        known = (codes >= 0) & table["round"].notna().to_numpy(dtype=bool)
+        keys = table["round"].to_numpy(dtype=np.int64, na_value=0) * max(len(self._names), 1) + codes
+        places = np.searchsorted(self._keys, keys)
+        places[places == len(self._keys)] = 0
+        return np.where(known & (self._keys[places] == keys), places, -1)
 
     def first(self, column: str) -> Any:
         """First value that is there, of each client and round."""
@@ -85,11 +96,8 @@ class ClientRows:
     def sums(self, column: str) -> pd.DataFrame:
         """Sum of a column by client and round (rows) and phase (columns); NaN where no row has a value."""
         values = self._column(column).to_numpy(dtype=np.float64)
-        there = (self.phase >= 0) & ~np.isnan(values)
-        place = self.number[there] * len(CLIENT_PHASES) + self.phase[there]
-        size = len(self.index) * len(CLIENT_PHASES)
-        sums = np.bincount(place, values[there], size)
-        sums[np.bincount(place, minlength=size) == 0] = np.nan
+        place = np.where(self.phase >= 0, self.number * len(CLIENT_PHASES) + self.phase, -1)
+        sums = added(place, values, len(self.index) * len(CLIENT_PHASES))
         return pd.DataFrame(sums.reshape(-1, len(CLIENT_PHASES)), self.index, list(CLIENT_PHASES))
 
     def counts(self, phase: str) -> _Ints:
@@ -145,8 +153,22 @@ class ClientRows:
         return found
 
 
-def _places(texts: "pd.Series[str]", known: tuple[str, ...]) -> _Ints:
+def added(place: _Ints, values: _Floats, size: int) -> _Floats:
+    """Sum of the values at each of `size` places; those that are NaN or at -1 are left out, NaN where none is left."""
+    there = (place >= 0) & ~np.isnan(values)
+    sums = np.bincount(place[there], values[there], size).astype(np.float64)  # of no value at all they are whole numbers
+    sums[np.bincount(place[there], minlength=size) == 0] = np.nan
+    return sums
+
+
+def _places(texts: "pd.Series[Any]", known: tuple[str, ...]) -> _Ints:
     """Place of each text in `known`; -1 if it is not there."""
-    codes, names = pd.factorize(texts)
+    codes, names = _coded(texts)
     places = np.array([*(known.index(name) if name in known else -1 for name in names), -1], dtype=np.int8)
     return places[codes]  # the last one is for NA, whose code is -1
+
+
+def _coded(texts: "pd.Series[Any]") -> tuple[_Ints, NDArray[np.object_]]:
+    """Number of each text, -1 for NA, and the texts in the order of their numbers, which is that of the alphabet."""
+    repeated = texts.astype(REPEATED)
+    return repeated.cat.codes.to_numpy(), repeated.cat.categories.to_numpy(dtype=object)

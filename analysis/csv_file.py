@@ -1,7 +1,7 @@
 """One CSV file into typed columns, quickly: Arrow parses it in parallel, and a text that repeats is kept once.
 
-A string column holds references to its few different texts, so a row costs eight bytes whatever its length. A million rows
-of phases.csv, 210 MB as text, need 178 MB, and less if only some of their columns are asked for.
+A column of texts comes as a category: a number a row, of a byte or two where there are few different texts. A million rows
+of phases.csv, 210 MB as text, need XXX MB, and less if only some of their columns are asked for.
 """
 
 import csv as text_csv
@@ -20,6 +20,9 @@ from fltestbed.measure.schema import Kind
 
 DTYPES: dict[Kind, Any] = {"int": "Int64", "float": "float64", "str": pd.StringDtype("python"), "bool": "boolean"}
 """pandas types of the columns: an empty cell is NA, NaN in a float column."""
+
+REPEATED = pd.CategoricalDtype()
+"""pandas type of texts in a table of many rows and few texts; its categories are in the order of the alphabet."""
 
 _ARROW = {
     "int": pa.int64(),
@@ -92,13 +95,13 @@ def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -
         short.append(f"{row.text[:40]!r} has {row.actual_columns} cells, not {row.expected_columns}")
         return "skip"
 
-    header, quoted = _look_through(file)
+    header = _header(file)
     names = [name for name in header if name in kinds and (part is None or name in part.columns)]
     with pa.OSFile(str(file)) as source:
-        reader = csv.open_csv(
+        table = csv.read_csv(
             source.get_stream(0, whole_bytes),
             read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=csv.ParseOptions(newlines_in_values=quoted, invalid_row_handler=leave_out),
+            parse_options=csv.ParseOptions(newlines_in_values=_is_quoted(file), invalid_row_handler=leave_out),
             convert_options=csv.ConvertOptions(
                 column_types={name: _ARROW[kind] for name, kind in kinds.items()},
                 include_columns=names,
@@ -108,9 +111,10 @@ def read_columns(file: Path, kinds: dict[str, Kind], part: Part | None = None) -
                 false_values=["0", "false", "False"],
             ),
         )
-        batches = (batch if part is None or part.rows is None else batch.filter(part.rows) for batch in reader)
-        table = pa.Table.from_batches(batches, reader.schema)
+    if part is not None and part.rows is not None:
+        table = table.filter(part.rows)
     if short:
+        short.sort()  # lines are read side by side
         more = f" and {len(short) - _NAMED} more" if len(short) > _NAMED else ""
         oddities.append(f"{len(short)} torn lines were left out: {'; '.join(short[:_NAMED])}{more}")
     if absent := [name for name in kinds if name not in header]:
@@ -150,15 +154,22 @@ def _whole_lines(file: Path) -> tuple[int, bool]:
     return 0, size > 0
 
 
-def _look_through(file: Path) -> tuple[list[str], bool]:
-    """Names in the header, and whether any cell is quoted: only then can a cell hold the end of a line.
+def _header(file: Path) -> list[str]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        return next(text_csv.reader(lines), [])
+
+
+def _is_quoted(file: Path) -> bool:
+    """Whether any cell is quoted: only then can one hold the end of a line.
 
     Where none can, Arrow need not read the text twice to find where it may cut it.
     """
-    with file.open("rb") as content:
-        quoted = any(b'"' in block for block in iter(lambda: content.read(_BLOCK_BYTES), b""))
-    with file.open(encoding="utf-8", newline="") as lines:
-        return next(text_csv.reader(lines), []), quoted
+    block = bytearray(_BLOCK_BYTES)
+    with file.open("rb", buffering=0) as content:
+        while size := content.readinto(block):
+            if block.find(b'"', 0, size) >= 0:
+                return True
+    return False
 
 
 def _to_pandas(columns: dict[str, Any], kinds: dict[str, Kind]) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
@@ -192,13 +203,16 @@ def _flags(column: pa.ChunkedArray) -> tuple[Any, NDArray[np.int64]]:
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[Any, NDArray[np.int64]]:
+    """A category whose texts are sorted, so that what is grouped or sorted by it is as if by the texts."""
     column = column.unify_dictionaries()
-    different = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+    different = np.array(column.chunk(0).dictionary.to_pylist() if column.num_chunks else [], dtype=object)
+    order = np.argsort(different)
+    places = np.full(len(different) + 1, -1, dtype=np.min_scalar_type(-len(different) - 1))
+    places[order] = np.arange(len(different))
     codes = np.concatenate(
-        [np.empty(0, np.int64), *(chunk.indices.fill_null(len(different)).to_numpy() for chunk in column.chunks)]
-    ).astype(np.int64)
-    texts = np.array([*different, pd.NA], dtype=object)
-    return pd.array(texts[codes], dtype=DTYPES["str"]), codes
+        [places[:0], *(places[chunk.indices.fill_null(len(different)).to_numpy()] for chunk in column.chunks)]
+    )
+    return pd.Categorical.from_codes(codes, pd.Index(different[order], dtype=object)), codes.astype(np.int64)
 
 
 _CONVERT = {"int": _integers, "float": _floats, "bool": _flags, "str": _texts}

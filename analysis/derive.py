@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pyarrow import csv
 
-from analysis.csv_file import DTYPES, Part, release_unused
+from analysis.csv_file import DTYPES, REPEATED, Part, release_unused
 from analysis.load import Run, load_run, load_runs, read_table
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
@@ -24,7 +25,6 @@ from fltestbed.measure.schema import (
     CLIENTS_TABLE,
     DERIVED,
     PHASES_TABLE,
-    RECORDED,
     ROUNDS_TABLE,
     TIMELINE_TABLE,
     UPLINK_COMPRESSION_ERROR,
@@ -70,29 +70,20 @@ _FORMAT = csv.WriteOptions(quoting_style="needed", quoting_header="none")
 _Ints = NDArray[np.integer]
 
 
-def derive_folders(paths: Iterable[Path]) -> list[Run]:
-    """Load run folders, derive their tables and write them there; a folder that cannot be written to is still read."""
-    return [_written(derive(run)) for run in load_runs(paths)]
+def derive_folders(paths: Iterable[Path], refused: list[RunFolderError] | None = None) -> list[Run]:
+    """Load run folders, derive their tables and write them there; a folder that cannot be written to is still read.
 
-
-def derive_for_summary(paths: Iterable[Path]) -> list[Run]:
-    """Load what a summary needs of run folders and derive it.
-
-    Derived files that are older than the recorded ones, or than this package, are written first, from the whole folder. What
-    is odd in files that a summary does not open is no warning here.
+    Folders that cannot be used are as in `load_runs`.
     """
-    paths = [Path(path).resolve() for path in paths]
-    unwritten: dict[Path, str] = {}
-    for path in paths:
-        if not _is_current(path):
-            whole = derive(load_run(path))
-            try:
-                write(whole)
-            except RunFolderError as error:
-                unwritten[path] = str(error)
-            del whole
-    runs = [derive(run) for run in load_runs(paths, SUMMARISED)]
-    return [replace(run, warnings=(*run.warnings, unwritten[run.path])) if run.path in unwritten else run for run in runs]
+    return [_written(derive(run)) for run in load_runs(paths, refused=refused)]
+
+
+def derive_for_summary(paths: Iterable[Path], refused: list[RunFolderError] | None = None) -> list[Run]:
+    """Load what a summary needs of run folders and derive it; nothing is written.
+
+    What is odd in files that a summary does not open is no warning here. Folders that cannot be used are as in `load_runs`.
+    """
+    return [derive(run) for run in load_runs(paths, SUMMARISED, refused)]
 
 
 def derive(run: Run) -> Run:
@@ -173,10 +164,12 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
         The columns of timeline.csv. A duration between stamps of one host is the difference of its raw stamps and certain;
         between two hosts it has the mapping's half-width at the client's stamp. Nothing is clamped.
     """
-    start, start_half_width, start_known = _on_server(phases["start_host"], phases["start_raw_ns"], mappings)
-    end, end_half_width, end_known = _on_server(phases["end_host"], phases["end_raw_ns"], mappings)
+    starts, ends = phases["start_host"].astype(REPEATED), phases["end_host"].astype(REPEATED)
+    start, start_half_width, start_known = _on_server(starts, phases["start_raw_ns"], mappings)
+    end, end_half_width, end_known = _on_server(ends, phases["end_raw_ns"], mappings)
     known = start_known & end_known
-    one_host = (phases["start_host"] == phases["end_host"]).fillna(False).to_numpy(dtype=bool)
+    at_start = starts.cat.codes.to_numpy()
+    one_host = (at_start >= 0) & (at_start == ends.cat.set_categories(starts.cat.categories).cat.codes.to_numpy())
     raw_ns = (phases["end_raw_ns"] - phases["start_raw_ns"]).to_numpy(dtype=np.int64, na_value=0)
     duration_s = np.where(one_host, raw_ns, end - start) / 1e9
     uncertainty_s = np.where(one_host, 0, start_half_width + end_half_width) / 1e9
@@ -192,20 +185,10 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     }
     kinds = {column.name: DTYPES[column.kind] for column in TIMELINE_TABLE.columns}
     wanted = [name for name in best if name in _TIMES or name in phases]
-    again = {name: pd.Series(best.pop(name), phases.index, kinds[name]) for name in wanted}
+    again = {name: pd.array(best.pop(name), dtype=kinds[name], copy=False) for name in wanted}
     if not known.all():
         again = {name: phases[name].mask(known, values) for name, values in again.items()}
     return phases.assign(**again)
-
-
-def _is_current(path: Path) -> bool:
-    """Whether the derived files are at least as new as all that they are made of, this package included."""
-    made = [path / table.name for table in DERIVED]
-    if not all(file.is_file() for file in made):
-        return False
-    sources = [path / "manifest.json", *(path / table.name for table in RECORDED), *Path(__file__).parent.glob("*.py")]
-    newest = max((file.stat().st_mtime_ns for file in sources if file.is_file()), default=0)
-    return min(file.stat().st_mtime_ns for file in made) >= newest
 
 
 def _written(run: Run) -> Run:
@@ -217,14 +200,14 @@ def _written(run: Run) -> Run:
 
 
 def _on_server(
-    hosts: "pd.Series[str]", raw_ns: "pd.Series[int]", mappings: Mapping[str, ClockMapping]
+    hosts: "pd.Series[Any]", raw_ns: "pd.Series[int]", mappings: Mapping[str, ClockMapping]
 ) -> tuple[_Ints, _Ints, NDArray[np.bool_]]:
     """Stamps on the server's raw clock, their half-widths, and where there is a stamp and a mapping."""
     stamped = raw_ns.notna().to_numpy(dtype=bool)
     on_server = raw_ns.to_numpy(dtype=np.int64, na_value=0, copy=True)
     half_width = np.zeros_like(on_server)
-    codes, names = pd.factorize(hosts)
-    order = np.argsort(codes, kind="stable")
+    codes, names = hosts.cat.codes.to_numpy(), hosts.cat.categories
+    order = np.argsort(codes, kind="stable")  # linear in the rows, for numbers so small
     places = np.split(order, np.searchsorted(codes[order], np.arange(len(names))))[1:]
     known = stamped & (codes >= 0)
     for name, place in zip(names, places, strict=True):

@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.csv_file import DTYPES, EMPTY, Part, read_columns
+from analysis.csv_file import DTYPES, EMPTY, REPEATED, Part, read_columns
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import RECORDED, SCHEMA_VERSION, Kind, Table
+from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION, TIMELINE_TABLE, Kind, Table
 
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "True": True, "False": False}
 
@@ -96,18 +96,47 @@ class Run:
         return self.tables[f"{name}.csv"]
 
 
-def load_runs(paths: Iterable[Path], parts: Mapping[str, Part] | None = None) -> list[Run]:
-    """Load run folders in the order given, each once; of two runs with one name the second becomes ``name#2``."""
+def load_runs(
+    paths: Iterable[Path], parts: Mapping[str, Part] | None = None, refused: list[RunFolderError] | None = None
+) -> list[Run]:
+    """Load run folders in the order given, each once; of two runs with one name the second becomes ``name#2``.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+    parts : mapping of str to Part, optional
+        As for `load_run`.
+    refused : list of RunFolderError, optional
+        Takes the errors of folders that cannot be used, so that the others can; without it the first is raised.
+
+    Raises
+    ------
+    RunFolderError
+        A folder cannot be used, or with `refused` none can.
+    """
     runs: list[Run] = []
     names: Counter[str] = Counter()
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
-        run = load_run(path, parts)
+        try:
+            run = load_run(path, parts)
+        except RunFolderError as error:
+            if refused is None:
+                raise
+            refused.append(error)
+            continue
         name = run.manifest.run
         names[name] += 1
         if names[name] > 1:
             run = replace(run, manifest=replace(run.manifest, run=f"{name}#{names[name]}"))
         runs.append(run)
+    if refused and not runs:
+        raise refusal(refused)
     return runs
+
+
+def refusal(refused: Iterable[RunFolderError]) -> RunFolderError:
+    """One error of several, a line each."""
+    return RunFolderError("\n".join(str(error) for error in refused))
 
 
 def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
@@ -167,8 +196,14 @@ def read_table(file: Path, table: Table, warnings: list[str], part: Part | None 
 
 def conform(frame: pd.DataFrame, table: Table, part: Part | None = None) -> pd.DataFrame:
     """Give `frame` the columns of `table` (or of a part of it), in order and with their types; what it lacks is empty."""
-    types = {column.name: DTYPES[column.kind] for column in table.columns if part is None or column.name in part.columns}
+    types = {name: kind for name, kind in types_of(table).items() if part is None or name in part.columns}
     return frame.reindex(columns=list(types)).astype(types)
+
+
+def types_of(table: Table) -> dict[str, Any]:
+    """pandas type of each column: of `DTYPES`, and texts of the two tables with a row a phase as `REPEATED`."""
+    kinds = DTYPES | {"str": REPEATED} if table in (PHASES_TABLE, TIMELINE_TABLE) else DTYPES
+    return {column.name: kinds[column.kind] for column in table.columns}
 
 
 def _what_is_wrong(file: Path, content: bytes, kinds: dict[str, Kind]) -> str | None:

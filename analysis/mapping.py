@@ -134,8 +134,9 @@ def fit(samples: pd.DataFrame, drift_bound_ppm: float = DRIFT_BOUND_PPM) -> Cloc
     ClockMapping or None
         None if no row has four stamps in a possible order.
     """
-    samples = samples[samples[_STAMPS].notna().all(axis=1)]
-    stamps = samples[_STAMPS].to_numpy(dtype=np.int64)
+    columns = [samples[name] for name in _STAMPS]
+    whole = np.logical_and.reduce([column.notna().to_numpy(dtype=bool) for column in columns])
+    stamps = np.column_stack([column.to_numpy(dtype=np.int64, na_value=0) for column in columns])[whole]
     round_trip = (stamps[:, 3] - stamps[:, 0]) - (stamps[:, 2] - stamps[:, 1])
     possible = stamps[(round_trip >= 0) & (stamps[:, 3] >= stamps[:, 0]) & (stamps[:, 2] >= stamps[:, 1])]
     if not len(possible):

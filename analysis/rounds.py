@@ -4,10 +4,13 @@ A *round* starts with its first `configure` phase and ends when its last aggrega
 its last `collect` ends: then the ServerApp has it. Replies that never were held leave `total_s` and `margin_s` empty.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.client_rows import CLIENT_PHASES, ClientRows
+from analysis.client_rows import CLIENT_PHASES, ClientRows, added
 from analysis.load import conform
 from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, ROUND_TIME, ROUNDS_TABLE, SERVER_PHASES
 
@@ -47,7 +50,7 @@ def clients(timeline: pd.DataFrame, transfers: pd.DataFrame) -> pd.DataFrame:
     table["total_s"] = (held - start).astype("float64") / 1e9
     table["unexplained_s"] = table["total_s"] - rows.before(held) - _servers_before_s(timeline, held)
     table["margin_s"] = (held.groupby("round").transform("max") - held).astype("float64") / 1e9
-    return conform(table.join(_of_transfers(transfers)).reset_index(), CLIENTS_TABLE)
+    return conform(table.join(_of_transfers(rows, transfers)).reset_index(), CLIENTS_TABLE)
 
 
 def rounds(clients: pd.DataFrame, timeline: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
@@ -118,29 +121,32 @@ def _round_start_ns(timeline: pd.DataFrame) -> "pd.Series[int]":
 
 def _servers_before_s(timeline: pd.DataFrame, held_ns: "pd.Series[int]") -> "pd.Series[float]":
     """Seconds of the server's phases that ended before each client's reply was held: a round may have two messages."""
-    held = held_ns.dropna().rename("held_ns").reset_index()
-    servers = timeline.loc[timeline["client"].isna(), ["round", "end_ns", "duration_s"]].merge(held, on="round")
-    before = servers[(servers["end_ns"] <= servers["held_ns"]).fillna(False)]
-    return before.groupby(_KEY)["duration_s"].sum().reindex(held_ns.index, fill_value=0.0)
+    servers = timeline.loc[timeline["client"].isna(), ["round", "end_ns", "duration_s"]].dropna()
+    before_s = pd.Series(0.0, held_ns.index)
+    for _, each in servers.groupby(servers.groupby("round").cumcount()):  # the first of every round, the second...
+        found = each.set_index("round").reindex(held_ns.index.get_level_values("round")).set_axis(held_ns.index)
+        before_s += found["duration_s"].where((found["end_ns"] <= held_ns).fillna(False), 0.0)
+    return before_s
 
 
-def _of_transfers(transfers: pd.DataFrame) -> pd.DataFrame:
-    """Client views, round trip and retransmissions per client and round."""
-    names = [*_KEY, "rtt_s", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns", "direction"]
-    whole = transfers.loc[transfers["status"] == "ok", names]
-    up, down = whole[whole["direction"] == "uplink"], whole[whole["direction"] == "downlink"]
-    views = {
-        "downlink_client_view_s": (down, down["client_end_raw_ns"] - down["client_start_raw_ns"]),
-        "uplink_client_view_s": (up, up["client_response_raw_ns"] - up["client_start_raw_ns"]),
-    }
-    table = pd.DataFrame(
-        {
-            name: (duration_ns.astype("float64") / 1e9).groupby([rows["round"], rows["client"]]).sum(min_count=1)
-            for name, (rows, duration_ns) in views.items()
-        }
-    )
-    retransmissions = transfers.groupby(_KEY)["retransmissions"].sum(min_count=1)
-    return table.join([up.groupby(_KEY)["rtt_s"].last(), retransmissions], how="outer")
+def _of_transfers(rows: ClientRows, transfers: pd.DataFrame) -> pd.DataFrame:
+    """Client views, round trip and retransmissions of each client and round."""
+    place, size = rows.places(transfers), len(rows.index)
+    whole = transfers["status"].eq("ok").fillna(False).to_numpy(dtype=bool)
+    start_ns = transfers["client_start_raw_ns"]
+    columns = {"retransmissions": added(place, _floats(transfers["retransmissions"]), size)}
+    for direction, end in (("downlink", "client_end_raw_ns"), ("uplink", "client_response_raw_ns")):
+        own = np.where(whole & transfers["direction"].eq(direction).fillna(False), place, -1)
+        columns[f"{direction}_client_view_s"] = added(own, _floats(transfers[end] - start_ns) / 1e9, size)
+    rtt_s = _floats(transfers["rtt_s"])
+    told = (own >= 0) & ~np.isnan(rtt_s)
+    columns["rtt_s"] = np.full(size, np.nan)
+    columns["rtt_s"][own[told]] = rtt_s[told]  # of several uplinks the last one's
+    return pd.DataFrame(columns, rows.index)
+
+
+def _floats(column: "pd.Series[Any]") -> NDArray[np.float64]:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _who_ended(accepted: pd.DataFrame) -> pd.DataFrame:

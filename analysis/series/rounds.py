@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis.csv_file import DTYPES
 from analysis.load import Run
 from analysis.measures import ROUND_PARTS, client_rounds, link_of, links, round_parts
 from analysis.series.names import milliseconds, natural
@@ -49,11 +50,12 @@ def timeline(runs: Sequence[Run]) -> pd.DataFrame:
         rows = run["timeline"]
         rows = rows[(rows["round"] == typical) & rows["start_ns"].notna() & rows["end_ns"].notna()]
         began_ns = rows["start_ns"].min()
+        names = rows[["client", "phase"]].astype(DTYPES["str"])  # those of one round, not categories of a whole run
         spans = pd.DataFrame(
             {
                 "panel": f"{link}: round {typical} of {run.manifest.run}",
-                "lane": rows["client"].fillna("server"),
-                "phase": rows["phase"],
+                "lane": names["client"].fillna("server"),
+                "phase": names["phase"],
                 "start_s": (rows["start_ns"] - began_ns).astype("float64") / 1e9,
                 "seconds": (rows["end_ns"] - rows["start_ns"]).astype("float64") / 1e9,
             }

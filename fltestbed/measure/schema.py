@@ -359,7 +359,7 @@ def dictionary() -> str:
         "does not exist or could not be known. Booleans are 0 and 1.\n",
     ]
     for table in TABLES.values():
-        origin = "derived by `fltestbed summary` or `plot`, at any time" if table.derived else "recorded during the run"
+        origin = "derived by `fltestbed plot` or `report`, at any time" if table.derived else "recorded during the run"
         parts += [f"## {table.name}\n", f"{table.about} ({origin[0].upper()}{origin[1:]}.)\n"]
         parts += ["| column | type | meaning |", "|---|---|---|"]
         parts += [f"| `{column.name}` | {column.kind} | {column.meaning} |" for column in table.columns]

@@ -137,7 +137,7 @@ class TestClients:
 
     def test_second_message_of_a_round_adds_up(self) -> None:
         """In an app that sends a message to train and one to evaluate, both count, and so does the server between them."""
-        first = TWO_CLIENTS[TWO_CLIENTS["client"].eq("a").fillna(True)]
+        first = TWO_CLIENTS[TWO_CLIENTS["client"].ne("b")]
         second = phases(
             ("a", "configure", 30, 31),
             ("a", "downlink", 31, 33),
@@ -177,10 +177,9 @@ class TestClients:
     @pytest.mark.parametrize(("told", "expected"), [("failed", "failed"), ("timeout", "timeout"), ("missing", "missing")])
     def test_reply_that_was_never_held(self, told: str, expected: str) -> None:
         """Without an accepted reply there is neither total nor margin, and the status says what the phases tell."""
-        timeline = TWO_CLIENTS[
-            ~(TWO_CLIENTS["client"].eq("b") & TWO_CLIENTS["phase"].isin(["collect", "wait"])).fillna(False)
-        ]
-        timeline.loc[timeline["client"].eq("b") & timeline["phase"].eq("uplink"), "status"] = told
+        timeline = TWO_CLIENTS[~(TWO_CLIENTS["client"].eq("b") & TWO_CLIENTS["phase"].isin(["collect", "wait"]))]
+        lost = timeline["client"].eq("b") & timeline["phase"].eq("uplink")
+        timeline = timeline.assign(status=timeline["status"].astype(object).mask(lost, told))
         table = clients(timeline, NO_TRANSFERS).set_index("client")
         assert table["status"].to_dict() == {"a": "ok", "b": expected}
         assert table.loc["b", ["total_s", "margin_s", "unexplained_s"]].isna().all()
@@ -217,7 +216,7 @@ class TestRounds:
 
     def test_one_client_ends_a_round_against_nobody(self) -> None:
         """With a single client there is no phase and no margin to compare."""
-        timeline = TWO_CLIENTS[TWO_CLIENTS["client"].ne("b").fillna(True)]
+        timeline = TWO_CLIENTS[TWO_CLIENTS["client"].ne("b")]
         row = rounds(clients(timeline, NO_TRANSFERS), timeline, NO_METRICS).iloc[0]
         assert row["ended_by"] == "a"
         assert row[["ended_in_phase", "ended_margin_s"]].isna().all()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from analysis.derive import derive
 from analysis.load import load_run
-from fltestbed.bench.analysis import MOST_MB, MOST_S, AnalysisReport, judge, measure
+from fltestbed.bench.analysis import MOST_MB, MOST_S, AnalysisReport, Command, judge, measure
 from fltestbed.bench.large_folder import make_folder
 from fltestbed.errors import ConfigError
 
@@ -31,8 +31,11 @@ def test_figures_and_bars_of_a_small_folder(tmp_path: Path) -> None:
     assert figures.rows == 1_102  # whole rounds
     steps = figures.import_s + figures.load_s + figures.derive_s + figures.summarise_s
     assert figures.total_s == pytest.approx(steps)
-    slow = AnalysisReport(figures=figures, bars=judge(replace(figures, total_s=MOST_S + 1, peak_mb=MOST_MB - 1)))
-    assert [bar.holds for bar in slow.bars] == [False, True]
+    assert all(command.total_s > 0 and command.peak_mb > 0 for command in figures.commands)
+    commands = (Command(MOST_S - 1, MOST_MB), Command(MOST_S + 1, MOST_MB))
+    late = replace(figures, total_s=MOST_S + 1, peak_mb=MOST_MB - 1, commands=commands)
+    slow = AnalysisReport(figures=late, bars=judge(late))
+    assert [bar.holds for bar in slow.bars] == [False, True, False, True]
     shown = StringIO()
     slow.render(Console(file=shown, width=120))
     assert "missed" in shown.getvalue()
