@@ -78,7 +78,7 @@ class ClientRows:
 
     def places(self, table: pd.DataFrame) -> _Ints:
         """Place in `index` of the client and round of each row of another table; -1 if they are not there."""
-        codes = table["client"].astype(pd.CategoricalDtype(self._names)).cat.codes.to_numpy()
+        codes = table["client"].astype(pd.CategoricalDtype(pd.Index(self._names))).cat.codes.to_numpy()
         known = (codes >= 0) & table["round"].notna().to_numpy(dtype=bool)
         keys = table["round"].to_numpy(dtype=np.int64, na_value=0) * max(len(self._names), 1) + codes
         places = np.searchsorted(self._keys, keys)

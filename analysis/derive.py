@@ -4,7 +4,7 @@ They are made from the recorded files alone and can be made again at any time; w
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pyarrow import compute as pc
 from pyarrow import csv
 
 from analysis.csv_file import DTYPES, REPEATED, Part, release_unused
-from analysis.load import Run, load_run, load_runs, read_table
+from analysis.load import Refused, Run, load_runs, read_table, refusal
 from analysis.mapping import ClockMapping, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
@@ -70,20 +70,20 @@ _FORMAT = csv.WriteOptions(quoting_style="needed", quoting_header="none")
 _Ints = NDArray[np.integer]
 
 
-def derive_folders(paths: Iterable[Path], refused: list[RunFolderError] | None = None) -> list[Run]:
+def derive_folders(paths: Iterable[Path], refused: Refused | None = None) -> list[Run]:
     """Load run folders, derive their tables and write them there; a folder that cannot be written to is still read.
 
     Folders that cannot be used are as in `load_runs`.
     """
-    return [_written(derive(run)) for run in load_runs(paths, refused=refused)]
+    return [_written(run) for run in _derived(load_runs(paths, refused=refused), refused)]
 
 
-def derive_for_summary(paths: Iterable[Path], refused: list[RunFolderError] | None = None) -> list[Run]:
+def derive_for_summary(paths: Iterable[Path], refused: Refused | None = None) -> list[Run]:
     """Load what a summary needs of run folders and derive it; nothing is written.
 
     What is odd in files that a summary does not open is no warning here. Folders that cannot be used are as in `load_runs`.
     """
-    return [derive(run) for run in load_runs(paths, SUMMARISED, refused)]
+    return list(_derived(load_runs(paths, SUMMARISED, refused), refused))
 
 
 def derive(run: Run) -> Run:
@@ -189,6 +189,21 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     if not known.all():
         again = {name: phases[name].mask(known, values) for name, values in again.items()}
     return phases.assign(**again)
+
+
+def _derived(runs: Iterable[Run], refused: Refused | None) -> Iterator[Run]:
+    """Derive each run; what was not read of it before may still be unusable."""
+    none = True
+    for run in runs:
+        try:
+            yield derive(run)
+            none = False
+        except RunFolderError as error:
+            if refused is None:
+                raise
+            refused[run.path] = error
+    if none and refused:
+        raise refusal(refused)
 
 
 def _written(run: Run) -> Run:

@@ -4,12 +4,10 @@ A specification says which tidy table it draws (a function of `analysis.series`)
 stands at the axes and below the picture. `analysis.draw` turns it into a picture without knowing what a link or a phase is.
 """
 
-from analysis.measures import WARM_UP
 from analysis.series import hosts, learning, rounds, transfers
 from analysis.specification import Axis, Figure, Panel
 
 _WAIT = "wait: until the last reply is there."
-_WARM_UP = f"Warm-up ({'round 1' if WARM_UP == 1 else f'{WARM_UP} rounds'}) left out."
 _SECONDS_OF_MODEL = Axis("transfer time of the model", "s", log=True)
 
 
@@ -61,7 +59,8 @@ FIGURES = (
         title="Where the time of a round goes",
         table=rounds.anatomy,
         caption="Time in each phase of a round, mean over rounds: of all clients, and of the client that ended the round. A "
-        "bar is the mean round, until the new model is ready. " + _WAIT + " {other} " + _WARM_UP,
+        "bar is the mean round, until the new model is ready. " + _WAIT + " {other}",
+        leaves_out=True,
         needs="a round whose aggregation ended",
         panels=(
             Panel("bars", "mean_s", "bar", "part", Axis("time in a round", "s"), Axis(""), palette="phase", text="label"),
@@ -72,7 +71,8 @@ FIGURES = (
         title="How long the model takes over each link",
         table=transfers.transfers,
         caption="All clients and rounds, first byte sent to last byte received. Boxes: quartiles, whiskers from the 5th to "
-        "the 95th percentile. Bars at the medians: mean half-width of the clock mapping, {half_widths}. " + _WARM_UP,
+        "the 95th percentile. Bars at the medians: mean half-width of the clock mapping, {half_widths}.",
+        leaves_out=True,
         needs="a downlink or an uplink with stamps at both ends",
         panels=(*_direction("uplink"), *_direction("downlink")),
     ),
@@ -139,7 +139,8 @@ FIGURES = (
         title="Phases against the number of clients",
         table=rounds.clients,
         caption="Mean over clients and rounds; bars from the least to the greatest mean of a run where there are several. "
-        "{hidden} " + _WARM_UP,
+        "{hidden}",
+        leaves_out=True,
         needs="other numbers of clients over the same link",
         panels=(
             Panel(
@@ -163,7 +164,8 @@ FIGURES = (
         table=transfers.goodput,
         caption="Payload bits a second: of one transfer, median and 5th to 95th percentile; of all of a round's transfers "
         "together while one at least was under way, mean. Capacity{per_client}: the configured rate, which counts Ethernet "
-        "frames, or what was measured before the run. {without} " + _WARM_UP,
+        "frames, or what was measured before the run. {without}",
+        leaves_out=True,
         needs="a downlink or an uplink with its bytes",
         panels=(
             Panel(

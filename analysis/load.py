@@ -21,6 +21,10 @@ from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION, TIM
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "True": True, "False": False}
 
 
+Refused = dict[Path, RunFolderError]
+"""Folders that cannot be used, and why."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What manifest.json says that the analysis needs; `data` is all of it.
@@ -96,9 +100,7 @@ class Run:
         return self.tables[f"{name}.csv"]
 
 
-def load_runs(
-    paths: Iterable[Path], parts: Mapping[str, Part] | None = None, refused: list[RunFolderError] | None = None
-) -> list[Run]:
+def load_runs(paths: Iterable[Path], parts: Mapping[str, Part] | None = None, refused: Refused | None = None) -> list[Run]:
     """Load run folders in the order given, each once; of two runs with one name the second becomes ``name#2``.
 
     Parameters
@@ -106,7 +108,7 @@ def load_runs(
     paths : iterable of Path
     parts : mapping of str to Part, optional
         As for `load_run`.
-    refused : list of RunFolderError, optional
+    refused : dict of Path to RunFolderError, optional
         Takes the errors of folders that cannot be used, so that the others can; without it the first is raised.
 
     Raises
@@ -122,7 +124,7 @@ def load_runs(
         except RunFolderError as error:
             if refused is None:
                 raise
-            refused.append(error)
+            refused[path] = error
             continue
         name = run.manifest.run
         names[name] += 1
@@ -134,9 +136,9 @@ def load_runs(
     return runs
 
 
-def refusal(refused: Iterable[RunFolderError]) -> RunFolderError:
+def refusal(refused: Refused) -> RunFolderError:
     """One error of several, a line each."""
-    return RunFolderError("\n".join(str(error) for error in refused))
+    return RunFolderError("\n".join(str(error) for error in refused.values()))
 
 
 def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
@@ -201,7 +203,7 @@ def conform(frame: pd.DataFrame, table: Table, part: Part | None = None) -> pd.D
 
 
 def types_of(table: Table) -> dict[str, Any]:
-    """pandas type of each column: of `DTYPES`, and texts of the two tables with a row a phase as `REPEATED`."""
+    """Pandas type of each column: of `DTYPES`, and texts of the two tables with a row a phase as `REPEATED`."""
     kinds = DTYPES | {"str": REPEATED} if table in (PHASES_TABLE, TIMELINE_TABLE) else DTYPES
     return {column.name: kinds[column.kind] for column in table.columns}
 

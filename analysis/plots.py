@@ -8,11 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure as Picture
 
-from analysis.captions import limits, made, shows
+from analysis.captions import made, shows
 from analysis.draw import draw, save
+from analysis.emulation import limits
 from analysis.figures import FIGURES
 from analysis.load import Run
-from analysis.measures import links
+from analysis.measures import WARM_UP, links
 from analysis.series.names import natural
 from analysis.specification import Figure
 from analysis.style import palettes
@@ -40,8 +41,8 @@ class Plotted:
     reason: str = ""
 
 
-def draw_all(runs: Sequence[Run], *, captions: bool) -> Iterator[Drawn]:
-    """Draw every figure that the runs (loaded and derived) allow.
+def draw_all(runs: Sequence[Run], *, captions: bool, warm_up: int = WARM_UP) -> Iterator[Drawn]:
+    """Draw every figure that the runs (loaded and derived) allow, without the first rounds where a figure leaves them out.
 
     With `captions`, what each shows and how the runs were made stands in its picture as well.
     """
@@ -50,16 +51,21 @@ def draw_all(runs: Sequence[Run], *, captions: bool) -> Iterator[Drawn]:
     clients |= {str(name) for run in runs for name in run["clock_samples"]["client"].dropna()}
     looks = palettes(links(runs), sorted(clients, key=natural))
     for figure in FIGURES:
-        table = figure.table(runs)
+        table = figure.of(runs, warm_up)
         if table.empty:
             yield Drawn(figure, reason=f"the runs lack {figure.needs}")
         else:
-            text = shows(figure, table)
+            text = shows(figure, table, warm_up)
             yield Drawn(figure, draw(figure, table, looks, f"{text} {how}" if captions else ""), text)
 
 
 def plot_all(
-    runs: Sequence[Run], folder: Path, formats: Sequence[str] = ("png", "svg"), *, captions: bool = True
+    runs: Sequence[Run],
+    folder: Path,
+    formats: Sequence[str] = ("png", "svg"),
+    *,
+    captions: bool = True,
+    warm_up: int = WARM_UP,
 ) -> list[Plotted]:
     """Draw every figure that the runs allow, and write their captions beside them (captions.md, captions.json).
 
@@ -73,6 +79,8 @@ def plot_all(
         Of `FORMATS`.
     captions : bool
         Whether each caption stands in its picture as well.
+    warm_up : int
+        Rounds at the start of each run that are left out of the figures that compare times.
 
     Raises
     ------
@@ -82,7 +90,7 @@ def plot_all(
     plotted, texts, how, notes = [], [], made(runs), limits(runs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for drawn in draw_all(runs, captions=captions):
+        for drawn in draw_all(runs, captions=captions, warm_up=warm_up):
             name = drawn.figure.name
             if drawn.picture is None:
                 plotted.append(Plotted(name, reason=drawn.reason))
@@ -93,16 +101,12 @@ def plot_all(
             text = {"name": name, "title": drawn.figure.title, "caption": f"{drawn.shows} {how}"}
             texts.append(text | {"limits": notes, "files": files})
         (folder / "captions.json").write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
-        (folder / "captions.md").write_text("\n".join(_markdown(texts, notes)), encoding="utf-8")
+        (folder / "captions.md").write_text("\n".join(_markdown(texts)), encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{folder}: figures cannot be written there: {error.strerror}") from error
     return plotted
 
 
-def _markdown(texts: Sequence[dict[str, Any]], notes: Sequence[str]) -> Iterator[str]:
+def _markdown(texts: Sequence[dict[str, Any]]) -> Iterator[str]:
     for text in texts:
         yield f"## {text['title']}\n\n![{text['title']}]({text['files'][0]})\n\n{text['caption']}\n"
-    if notes:
-        yield "## Limits of the emulation\n"
-        yield from (f"- {note}" for note in notes)
-        yield ""

@@ -14,13 +14,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from analysis.captions import limits, made
+from analysis.captions import made
 from analysis.comparison import differences
 from analysis.draw import rendered
-from analysis.load import Run
-from analysis.measures import links
+from analysis.emulation import limits
+from analysis.load import Refused, Run
+from analysis.measures import WARM_UP, links
 from analysis.plots import Drawn, draw_all
-from analysis.report_tables import NOTE, PHASES, SECONDS_NOTE, ratio_rows, run_rows, seconds_rows
+from analysis.report_tables import PHASES, SECONDS_NOTE, note, ratio_rows, run_rows, seconds_rows
 from analysis.tables import summarise
 from fltestbed import __version__
 from fltestbed.errors import RunFolderError
@@ -33,24 +34,33 @@ _POINTS = 96 / 72
 """Pixels of a page for a point of a picture."""
 
 
-def write_report(runs: Sequence[Run], file: Path) -> None:
+def write_report(runs: Sequence[Run], file: Path, warm_up: int = WARM_UP, refused: Refused | None = None) -> None:
     """Write the page of runs that were loaded and derived.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    file : Path
+    warm_up : int
+        Rounds at the start of each run that are left out.
+    refused : dict of Path to RunFolderError, optional
+        Folders that could not be used: the page names them.
 
     Raises
     ------
     RunFolderError
         The file cannot be written.
     """
-    page = report(runs)
+    page = report(runs, warm_up, refused)
     try:
         file.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"{file}: the report cannot be written there: {error.strerror}") from error
 
 
-def report(runs: Sequence[Run]) -> str:
+def report(runs: Sequence[Run], warm_up: int = WARM_UP, refused: Refused | None = None) -> str:
     """Return the page as HTML."""
-    drawn, summary = list(draw_all(runs, captions=False)), summarise(runs)
+    drawn, summary = list(draw_all(runs, captions=False, warm_up=warm_up)), summarise(runs, warm_up, refused=refused)
     names = [name or "an unnamed link" for name in links(runs)]
     environment = Environment(
         loader=PackageLoader("analysis"),
@@ -62,18 +72,18 @@ def report(runs: Sequence[Run]) -> str:
     return environment.get_template("report.html").render(
         version=__version__,
         title=f"Federated learning over {_list(names)}",
-        made=made(runs),
+        made=(how := made(runs)),
         when=_when(runs),
         one_run=len(runs) == 1,
         one_link=len(names) == 1,
         differences=differences(runs),
-        warnings=summary.warnings,
+        warnings=[*(f"left out: {reason}" for reason in summary.refused.values()), *summary.warnings],
         ratios=ratio_rows(summary),
-        note=NOTE.format(warm_up="round" if summary.warm_up == 1 else f"{summary.warm_up} rounds"),
+        note=note(warm_up),
         phases=PHASES,
         seconds=seconds_rows(summary),
         seconds_note=SECONDS_NOTE,
-        figures=[_figure(each) for each in drawn if each.picture is not None],
+        figures=[_figure(each, how) for each in drawn if each.picture is not None],
         not_drawn=[f"{each.figure.title}: not drawn, {each.reason}." for each in drawn if each.picture is None],
         limits=limits(runs),
         run_columns=("run", "link", "status", "rounds", "clients", "accuracy", "backend", "training", "started"),
@@ -92,13 +102,14 @@ class Archive:
     about: str
 
 
-def _figure(drawn: Drawn) -> dict[str, Any]:
+def _figure(drawn: Drawn, how: str) -> dict[str, Any]:
     assert drawn.picture is not None
     width, height = (round(float(inches) * 72 * _POINTS) for inches in drawn.picture.get_size_inches())
     return {
         "name": drawn.figure.name,
         "title": drawn.figure.title,
         "caption": drawn.shows,
+        "how": how,
         "uri": _data_uri("image/svg+xml", rendered(drawn.picture, "svg", letters=False)),
         "width": width,
         "height": height,

@@ -10,11 +10,6 @@ from analysis.tables import Summary, seconds
 
 PHASES = ("round", *SUMMARY_PHASES)
 
-NOTE = (
-    "Each run counts as one value, its mean over clients and rounds, without the first {warm_up} (warm-up) of a run that "
-    "has more. Means are geometric, over runs of one configuration; ratios are of such means. The interval, 95%, says how "
-    "much runs vary. What the clocks alone allow is systematic: repetition does not make it smaller, and it comes on top."
-)
 SECONDS_NOTE = (
     "Below each mean its interval over runs, where there are at least two, and what the clocks alone allow. A round ends "
     "when the new model is ready; phases are of the mean client."
@@ -48,6 +43,17 @@ class SecondsRow:
 
     label: str
     cells: tuple[Cell, ...]
+
+
+def note(warm_up: int) -> str:
+    """What the reader of the ratios should know, with how many rounds of each run were left out."""
+    first = "round" if warm_up == 1 else f"{warm_up} rounds"
+    without = f", without the first {first} (warm-up) of a run that has more" if warm_up else ", warm-up included"
+    return (
+        f"Each run counts as one value, its mean over clients and rounds{without}. Means are geometric, over runs of one "
+        "configuration; ratios are of such means. The interval, 95%, says how much runs vary. What the clocks alone allow "
+        "is systematic: repetition does not make it smaller, and it comes on top."
+    )
 
 
 def ratio_rows(summary: Summary) -> list[RatioRow]:

@@ -121,8 +121,9 @@ class Figure:
         File name without suffix.
     title : str
         What it shows, in a reader's words.
-    table : callable (runs) -> DataFrame
-        Makes the tidy table; its `attrs` fill fields of `caption`.
+    table : callable (runs, warm_up) -> DataFrame
+        Makes the tidy table without the first rounds of each run, where it `leaves_out` them; else of (runs). Its `attrs`
+        fill fields of `caption`.
     caption : str
         Template of what is special to this figure; `analysis.captions` adds how the runs were made.
     needs : str
@@ -133,13 +134,20 @@ class Figure:
         So many panels stand side by side.
     facet : str
         Column with one panel a value, one below the other; "" for `panels` as they are.
+    leaves_out : bool
+        Whether warm-up rounds are left out; the caption says how many.
     """
 
     name: str
     title: str
-    table: Callable[[Sequence[Run]], pd.DataFrame]
+    table: Callable[..., pd.DataFrame]
     caption: str
     needs: str
     panels: tuple[Panel, ...]
     columns: int = 1
     facet: str = ""
+    leaves_out: bool = False
+
+    def of(self, runs: Sequence[Run], warm_up: int) -> pd.DataFrame:
+        """Make the table of runs that were derived."""
+        return self.table(runs, warm_up) if self.leaves_out else self.table(runs)

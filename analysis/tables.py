@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.capacity import carried
 from analysis.connections import connection_warnings
 from analysis.groups import Group, differences, groups
-from analysis.load import Run
+from analysis.load import Refused, Run
 from analysis.measures import (
     CROSS_HOST,
     WARM_UP,
@@ -62,6 +62,8 @@ class Summary:
         One a pair of links of the same configuration and each of `COMPARED`: `slower`, `faster`, `phase`, `estimate`.
     differences : list of str
         In what the configurations of the runs differ, but for name and link.
+    refused : dict of str to str
+        Folders that could not be used, and why.
     stamps : list of str
         How late the stamping processes of each run were, one line a run that measured it.
     warnings : list of str
@@ -75,10 +77,13 @@ class Summary:
     ratios: list[dict[str, Any]]
     differences: list[str]
     warnings: list[str]
+    refused: dict[str, str] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)
 
 
-def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None = None) -> Summary:
+def summarise(
+    runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None = None, refused: Refused | None = None
+) -> Summary:
     """Summarise runs that were loaded and derived.
 
     Parameters
@@ -88,6 +93,8 @@ def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None 
         Rounds at the start of each run that are left out.
     target : float, optional
         Accuracy whose time is wanted; the highest multiple of 0.05 that all runs reached if left out.
+    refused : dict of Path to RunFolderError, optional
+        Folders that could not be used.
     """
     rows = client_rounds(runs, warm_up)
     statistics = phase_statistics(rows, "run").set_index(["run", "phase"])
@@ -105,6 +112,7 @@ def summarise(runs: Sequence[Run], warm_up: int = WARM_UP, target: float | None 
         ratios=list(_ratios(configurations, values)),
         differences=differences(runs),
         warnings=[f"{run.manifest.run}: {line}" for run in runs for line in _warnings(run, warm_up)],
+        refused={str(path): str(error) for path, error in (refused or {}).items()},
         stamps=[f"{run.manifest.run}: {line}" for run in runs if (line := stamp_error(run)) is not None],
     )
 

@@ -1,5 +1,6 @@
 """The summary on a terminal, readable on 100 columns."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -76,6 +77,8 @@ def _runs_table(summary: Summary) -> Table:
             "yes" if row["paced"] else "no",
             style="" if row["status"] == "complete" else "red",
         )
+    for path in summary.refused:
+        table.add_row(escape(Path(path).name), "", "not used", style="red")
     return table
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.csv_file import DTYPES
 from analysis.load import Run
-from analysis.measures import ROUND_PARTS, client_rounds, link_of, links, round_parts
+from analysis.measures import ROUND_PARTS, WARM_UP, client_rounds, link_of, links, round_parts
 from analysis.series.names import milliseconds, natural
 
 SMALL_SHARE = 0.01
@@ -16,12 +16,12 @@ _SHOWN_SHARE = 0.03
 """Phases below this share of the round are left out of the figure over numbers of clients."""
 
 
-def anatomy(runs: Sequence[Run]) -> pd.DataFrame:
+def anatomy(runs: Sequence[Run], warm_up: int = WARM_UP) -> pd.DataFrame:
     """Parts of a round per link, of the mean client and of the last one: `bar`, `link`, `part`, `mean_s`, `share`, `label`.
 
     The last client of a round is the one whose reply ended it. The parts of a bar add up to the mean round.
     """
-    rows = client_rounds(runs).dropna(subset=["duration_s"])
+    rows = client_rounds(runs, warm_up).dropna(subset=["duration_s"])
     if rows.empty:
         return pd.DataFrame()
     whose = {"mean": rows, "last": rows[rows["margin_s"] == 0]}
@@ -99,12 +99,12 @@ def stragglers(runs: Sequence[Run]) -> pd.DataFrame:
     return table[["link", "run", "column", "client", "phase", "mark"]].reset_index(drop=True)
 
 
-def clients(runs: Sequence[Run]) -> pd.DataFrame:
+def clients(runs: Sequence[Run], warm_up: int = WARM_UP) -> pd.DataFrame:
     """Phases against the number of clients: `link`, `clients`, `phase`, `mean_s`, and the runs' extremes `low_s`, `high_s`.
 
     Empty unless the runs of one link at least differ in their number of clients.
     """
-    rows = client_rounds(runs).dropna(subset=["duration_s"])
+    rows = client_rounds(runs, warm_up).dropna(subset=["duration_s"])
     if rows.empty:
         return pd.DataFrame()
     number = {run.manifest.run: float(run["clients"]["client"].nunique()) for run in runs}

@@ -15,9 +15,9 @@ ONE, TOGETHER, CAPACITY = MARKS
 _MBIT = 1e6
 
 
-def transfers(runs: Sequence[Run]) -> pd.DataFrame:
+def transfers(runs: Sequence[Run], warm_up: int = WARM_UP) -> pd.DataFrame:
     """Every accepted client's transfers: `link`, `direction`, `seconds`, `half_width_s`."""
-    rows = client_rounds(runs)
+    rows = client_rounds(runs, warm_up)
     frames = []
     for direction in CROSS_HOST:
         columns = {f"{direction}_s": "seconds", f"{direction}_uncertainty_s": "half_width_s"}
@@ -30,13 +30,13 @@ def transfers(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def goodput(runs: Sequence[Run]) -> pd.DataFrame:
+def goodput(runs: Sequence[Run], warm_up: int = WARM_UP) -> pd.DataFrame:
     """Payload bits a second beside what the link could carry: `place`, `link`, `kind`, `mbit`, `low`, `high`.
 
     ``one transfer`` is the median of client-rounds with their 5th and 95th percentile, ``all clients together`` the mean of
     runs of `analysis.capacity.shared_bps`, ``capacity`` what `analysis.capacity.capacity_bps` knows, each value once.
     """
-    rows = client_rounds(runs)
+    rows = client_rounds(runs, warm_up)
     marks: list[dict[str, Any]] = []
     without, per_client = [], []
     for link in links(runs):
@@ -48,7 +48,7 @@ def goodput(runs: Sequence[Run]) -> pd.DataFrame:
                 continue
             low, middle, high = each.quantile([0.05, 0.5, 0.95])
             marks.append(mark | {"kind": ONE, "mbit": middle, "low": low, "high": high})
-            together = pd.Series([_together_bps(run, direction) for run in of_link], dtype="float64").mean() / _MBIT
+            together = pd.Series([_together_bps(run, direction, warm_up) for run in of_link], dtype="float64").mean() / _MBIT
             if pd.notna(together):
                 marks.append(mark | {"kind": TOGETHER, "mbit": together, "low": together, "high": together})
             known = sorted({rate / _MBIT for run in of_link if (rate := capacity_bps(run, direction)[0]) is not None})
@@ -63,7 +63,7 @@ def goodput(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def _together_bps(run: Run, direction: str) -> float:
+def _together_bps(run: Run, direction: str, warm_up: int) -> float:
     rows = run["timeline"]
-    first = 1 if only_warm_up(run) else 1 + WARM_UP
+    first = 1 if only_warm_up(run, warm_up) else 1 + warm_up
     return shared_bps(rows[(rows["phase"] == direction) & (rows["status"] == "ok") & (rows["round"] >= first)])

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from analysis.derive import derive_for_summary
+from analysis.load import Refused, refusal
 from analysis.measures import WARM_UP
 from analysis.published import compare, unknown_publications
 from analysis.published import render as render_published
@@ -35,12 +36,13 @@ def summary(
 ) -> None:
     """Compare runs: seconds of each phase with its uncertainty, ratios between the links, and what to be warned of.
 
-    Makes timeline.csv, clients.csv and rounds.csv again in each run folder where they are older than what they are made of.
+    Reads the run folders and writes nothing into them. One that cannot be used is marked, and the status is 2 then.
 
     Example: fltestbed summary runs/demo-5g runs/demo-wifi runs/demo-ethernet
     """
-    derived = derive_for_summary(runs)
-    found = summarise(derived, warm_up, target)
+    refused: Refused = {}
+    derived = derive_for_summary(runs, refused)
+    found = summarise(derived, warm_up, target, refused)
     published = compare(derived, warm_up)
     try:
         file = None if out is None else out.open("w", encoding="utf-8")
@@ -60,3 +62,5 @@ def summary(
     finally:
         if file is not None:
             file.close()
+    if refused:
+        raise refusal(refused)

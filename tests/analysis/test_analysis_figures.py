@@ -16,12 +16,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from analysis import plots
-from analysis.captions import limits, made, shows
+from analysis.captions import made, shows
 from analysis.draw import WIDTH_IN, draw, save
+from analysis.emulation import limits
 from analysis.figures import FIGURES
 from analysis.load import Run
-from analysis.measures import links
-from analysis.plots import FORMATS, plot_all
+from analysis.measures import WARM_UP, links
+from analysis.plots import FORMATS, draw_all, plot_all
 from analysis.series.names import natural
 from analysis.specification import Axis, Figure, Panel
 from analysis.style import MARKS, Palettes, palettes
@@ -65,11 +66,11 @@ def test_table_has_the_columns_that_the_figure_names(figure: Figure, every: list
 
 @every_figure
 def test_picture_can_be_read(figure: Figure, every: list[Run]) -> None:
-    """A column wide, no letter under 7 points, its unit at every axis with one, nothing beyond the edges."""
-    text = f"{shows(figure, figure.table(every))} {made(every)}"
+    """A column wide and no longer, no letter under 7 points, its unit at every axis with one, nothing beyond the edges."""
+    text = f"{shows(figure, figure.table(every), WARM_UP)} {made(every)}"
     picture = drawn(figure, every, text)
     assert picture.get_figwidth() == WIDTH_IN == 3.5
-    assert picture.get_figheight() < 9
+    assert picture.get_figheight() < 9.5
     picture.draw_without_rendering()
     written = [item for item in picture.findobj(Text) if isinstance(item, Text) and item.get_text() and item.get_visible()]
     assert min(float(item.get_fontsize()) for item in written) >= 7
@@ -84,7 +85,7 @@ def test_picture_can_be_read(figure: Figure, every: list[Run]) -> None:
 @every_figure
 def test_caption_is_short_and_filled(figure: Figure, every: list[Run]) -> None:
     """What a figure shows fits into five lines of a column, leaves no field open and ends as a sentence."""
-    text = shows(figure, figure.table(every))
+    text = shows(figure, figure.table(every), WARM_UP)
     assert 40 < len(text) < 420
     assert not set("{}") & set(text)
     assert text.endswith(".")
@@ -190,7 +191,7 @@ def test_panels_without_rows_are_left_out(campaign: list[Run]) -> None:
     picture = drawn(figure, campaign[:1])
     labels = [axes.get_ylabel() for axes in picture.subfigs[0].axes]
     assert labels == ["uplink [s]", "CPU, 100 a core [%]", "segments\nsent again"]
-    assert "no rows of: signal (radio.csv), throttling (system.csv)." in shows(figure, figure.table(campaign[:1]))
+    assert "no rows of: signal (radio.csv), throttling (system.csv)." in shows(figure, figure.table(campaign[:1]), WARM_UP)
 
 
 def test_legend_shows_what_is_there_in_the_order_of_a_round(campaign: list[Run]) -> None:
@@ -208,39 +209,30 @@ def test_marks_of_ranges_have_a_legend_of_their_own(campaign: list[Run]) -> None
 
 
 def test_caption_tells_how_the_runs_were_made(runs: list[Run]) -> None:
-    """Runs, clients, rounds, model and its size, backend, sharing and pacing."""
-    assert made(runs) == (
+    """Runs, clients, rounds, model and its size, then what was emulated."""
+    assert made(runs).startswith(
         "3 runs (1 over 5g, 1 over wifi, 1 over ethernet), 4 clients, 8 rounds each; squeezenet, 2.9 MB. "
-        "Links: emulated by wirefilter. Training is paced."
+        "5g is emulated by wirefilter"
     )
-
-
-def test_caption_tells_which_links_share_their_rate(campaign: list[Run]) -> None:
-    """A cell and an access point have one rate for all clients, a switch has one for each."""
-    assert made(campaign) == (
-        "9 runs (3 over 5g, 3 over wifi, 3 over ethernet), 3 clients, 3 rounds each; cnn, 135 kB. "
-        "Links: emulated by wirefilter (5g, wifi), emulated by tbf (ethernet). "
-        "Concurrent transfers share the rate (5g, wifi). Training is paced."
-    )
-    assert "share" not in made(campaign[6:])
-
-
-def test_caption_tells_real_links_partial_pacing_and_incomplete_runs(runs: list[Run]) -> None:
-    """What differs between the runs is told of each."""
-    real = replace(runs[1].manifest, backend="", notes=(), paced=False, status="failed", parameters=None, model_bytes=None)
-    text = made([runs[0], replace(runs[1], manifest=real)])
-    assert "Links: emulated by wirefilter (5g), real (wifi). " in text
-    assert "Training is paced in demo-5g alone." in text
-    assert "squeezenet, size not recorded" in text
-    assert text.endswith("Not complete: demo-wifi (failed).")
     assert made(runs[:1]).startswith("1 run over 5g, 4 clients, 8 rounds; squeezenet")
 
 
-def test_limits_of_the_emulation_are_named_once(runs: list[Run]) -> None:
-    """Each limit with its links, unless it is one of all of them."""
-    other = replace(runs[1], manifest=replace(runs[1].manifest, notes=("no loss",)))
-    assert limits(runs) == ["one queue for all clients instead of fair queues"]
-    assert limits([runs[0], other]) == ["one queue for all clients instead of fair queues (5g)", "no loss (wifi)"]
+def test_caption_names_runs_that_are_not_complete(runs: list[Run]) -> None:
+    """A caption ends with the runs of which it shows a part."""
+    failed = replace(runs[1].manifest, status="failed", parameters=None, model_bytes=None)
+    text = made([runs[0], replace(runs[1], manifest=failed)])
+    assert "squeezenet, size not recorded" in text
+    assert text.endswith("Not complete: demo-wifi (failed).")
+
+
+@pytest.mark.parametrize(("warm_up", "said"), [(0, "No warm-up"), (1, "Warm-up (round 1)"), (3, "Warm-up (3 rounds)")])
+def test_caption_tells_how_much_warm_up_was_left_out(runs: list[Run], warm_up: int, said: str) -> None:
+    """A figure of times leaves out as many rounds as it is told, and says so; one of learning has all of them."""
+    drawn_with = {each.figure.name: each for each in draw_all(runs[:1], captions=False, warm_up=warm_up)}
+    assert drawn_with["anatomy"].shows.endswith(f"{said} left out.")
+    assert "arm-up" not in drawn_with["accuracy"].shows
+    transfers = next(figure for figure in FIGURES if figure.name == "transfers")
+    assert len(transfers.of(runs[:1], warm_up)) == 2 * 4 * (8 - warm_up)  # both ways, four clients
 
 
 def test_every_figure_is_written_in_every_format(every: list[Run], tmp_path: Path) -> None:
@@ -264,7 +256,9 @@ def test_every_figure_is_written_in_every_format(every: list[Run], tmp_path: Pat
     assert [text["files"] for text in texts] == [[f"{name}.{suffix}" for suffix in FORMATS] for name in names]
     page = (folder / "captions.md").read_text()
     assert all(text["caption"] in page for text in texts)
-    assert all(f"- {note}" in page for note in limits(every))
+    notes = limits(every)
+    assert notes
+    assert all(note in text["caption"] for text in texts for note in notes)
 
 
 def test_what_cannot_be_drawn_says_why(runs: list[Run], tmp_path: Path) -> None:
@@ -339,6 +333,16 @@ def test_command_fails_where_there_is_nothing_to_draw(folder: Path, tmp_path: Pa
     with pytest.raises(TestbedError, match="there is nothing to draw") as caught:
         plot_command([folder], out=tmp_path / "figures")
     assert caught.value.exit_status == 1
+
+
+@pytest.mark.usefixtures("two_figures")
+def test_command_draws_what_it_can_and_fails_for_the_rest(folders: list[Path], folder: Path, tmp_path: Path) -> None:
+    """A folder that cannot be used costs its own runs alone, is named at the end, and the status is 2."""
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"manifest\.json: cannot be read as JSON") as caught:
+        plot_command([folders[0], folder], out=tmp_path / "figures", formats=[Format.SVG])
+    assert caught.value.exit_status == 2
+    assert (tmp_path / "figures" / "anatomy.svg").is_file()
 
 
 @pytest.mark.usefixtures("two_figures")

@@ -75,7 +75,7 @@ def page(campaign: list[Run]) -> str:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the text alone: drawing takes longer than all else."""
-    monkeypatch.setattr(report_module, "draw_all", lambda runs, captions: iter(()))
+    monkeypatch.setattr(report_module, "draw_all", lambda runs, captions, warm_up: iter(()))
 
 
 def test_page_refers_to_nothing_outside(page: str) -> None:
@@ -193,7 +193,7 @@ def with_names(run: Run, name: str) -> Run:
     for file, table in run.tables.items():
         named = {column: name for column in ("client", "link", "host", "detail", "start_host") if column in table}
         tables[file] = table.assign(
-            **{column: table[column].mask(table[column].notna(), value) for column, value in named.items()}
+            **{column: table[column].astype(object).mask(table[column].notna(), value) for column, value in named.items()}
         )
     data = run.manifest.data | {"transport": name, "zero_wall": name, "hosts": {name: {"cpu": name}}}
     manifest = replace(
@@ -272,6 +272,20 @@ def test_command_writes_the_page(
     report_command([stored_folders["stored-5g-1"]], out=file)
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert capsys.readouterr().out == f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_command_names_a_folder_that_cannot_be_used(stored_folders: dict[str, Path], tmp_path: Path) -> None:
+    """The page is of the others, begins its warnings with that folder, and the status is 2."""
+    (tmp_path / "empty").mkdir()
+    folders = [stored_folders["stored-5g-1"], stored_folders["stored-wifi-1"]]
+    file = tmp_path / "report.html"
+    with pytest.raises(RunFolderError, match="not a run folder") as caught:
+        report_command([*folders, tmp_path / "empty"], out=file, warm_up=2)
+    assert caught.value.exit_status == 2
+    words = " ".join(Page(file.read_text(encoding="utf-8")).words)
+    assert f"left out: {tmp_path / 'empty'}: not a run folder" in words
+    assert "without the first 2 rounds (warm-up)" in words
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -19,6 +19,7 @@ from analysis.statistics import Sample, ratio
 from analysis.tables import PHASES, Summary, missed_pace, seconds, summarise
 from analysis.terminal import render
 from fltestbed.cli.summary import summary as summary_command
+from fltestbed.errors import RunFolderError
 
 Edit = Callable[[str, Callable[[str], str]], None]
 
@@ -142,16 +143,45 @@ def test_seconds_have_three_significant_digits(value: float | None, written: str
 
 
 def test_command_writes_tables_and_json(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command derives the run folders and prints the table, or writes JSON to a file."""
+    """The command prints the table, or writes JSON to a file."""
     summary_command(folders)
     assert "Seconds of a round" in capsys.readouterr().out
-    assert (folders[0] / "rounds.csv").is_file()
     summary_command(folders, json=True, out=tmp_path / "summary.json")
     assert capsys.readouterr().out == ""
     assert [row["run"] for row in json.loads((tmp_path / "summary.json").read_text())["runs"]] == [
         "demo-5g",
         "demo-wifi",
         "demo-ethernet",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "message"),
+    [
+        ("manifest.json", "{", "", "cannot be read as JSON"),
+        ("manifest.json", '"schema_version": 1', '"schema_version": 99', "please upgrade"),
+        ("phases.csv", ",1,configure,server,", ",1,configure,server,now", "start_raw_ns: 'now"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_a_marked_row(
+    folders: list[Path],
+    folder: Path,
+    edit: Edit,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    before: str,
+    after: str,
+    message: str,
+) -> None:
+    """The others are summarised, it has a row and a message, and the status is 2."""
+    edit(file, lambda text: text.replace(before, after, 1))
+    with pytest.raises(RunFolderError, match=message) as caught:
+        summary_command([folders[1], folder])
+    assert caught.value.exit_status == 2
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if row.startswith(("demo-wifi wifi", "demo-5g"))] == [
+        "demo-wifi wifi complete 8 4 0.880 wirefilter yes",
+        "demo-5g not used",
     ]
 
 
