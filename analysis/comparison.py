@@ -40,8 +40,8 @@ _OF_HOSTS = (
 )
 """What a host is; the rest of its entry is what happened on it."""
 
-Settings = Mapping[str, Mapping[str, str]]
-"""By the name of the run, then by dotted key."""
+Settings = Sequence[tuple[str, Mapping[str, str]]]
+"""Of each run its name and its settings by dotted key."""
 
 
 @dataclass(frozen=True)
@@ -69,40 +69,47 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
     What belongs to a link (profile, backend) is compared among the runs of that link; what a host is, among the runs of a
     link that have the host. Names, stamps and counters are left out.
     """
-    found = list(_compare({run.manifest.run: _general(run) for run in runs}, ""))
+    found = list(_compare([(run.manifest.run, _general(run)) for run in runs], ""))
     for link in links(runs):
         own = [run for run in runs if link_of(run) == link]
         found += _compare(
-            {run.manifest.run: dict(_flat({"link": run.manifest.data.get("link") or {}}, "")) for run in own}, link
+            [(run.manifest.run, dict(flattened({"link": run.manifest.data.get("link") or {}}))) for run in own], link
         )
-        hosts = {run.manifest.run: run.manifest.data.get("hosts") or {} for run in own}
-        for host in dict.fromkeys(host for each in hosts.values() for host in each):
-            found += _compare({name: _host(host, each[host]) for name, each in hosts.items() if host in each}, link)
+        hosts = [(run.manifest.run, run.manifest.data.get("hosts") or {}) for run in own]
+        for host in dict.fromkeys(host for _, each in hosts for host in each):
+            found += _compare([(name, _host(host, each[host])) for name, each in hosts if host in each], link)
     return found
+
+
+def by_value(settings: Settings) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Each setting that is not the same in all runs: its values, in their order, with the names of their runs."""
+    for key in dict.fromkeys(key for _, each in settings for key in each):
+        values: dict[str, list[str]] = {}
+        for name, each in settings:
+            values.setdefault(each.get(key, "not set"), []).append(name)
+        if len(values) > 1:
+            yield key, values
+
+
+def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Entries of nested tables by dotted key."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "none" if value is None else str(value)
 
 
 def _general(run: Run) -> dict[str, str]:
     data = {key: value for key, value in run.manifest.data.items() if key not in (*_OF_EACH_RUN, "link", "hosts")}
-    return dict(_flat(data, ""))
+    return dict(flattened(data))
 
 
 def _host(name: str, host: Mapping[str, Any]) -> dict[str, str]:
-    return dict(_flat({key: host[key] for key in _OF_HOSTS if key in host}, f"hosts.{name}."))
+    return dict(flattened({key: host[key] for key in _OF_HOSTS if key in host}, f"hosts.{name}."))
 
 
 def _compare(settings: Settings, within: str) -> Iterator[Difference]:
-    for key in dict.fromkeys(key for each in settings.values() for key in each):
-        by_value: dict[str, list[str]] = {}
-        for name, each in settings.items():
-            by_value.setdefault(each.get(key, "not set"), []).append(name)
-        if len(by_value) > 1 and key not in _ASKED_FOR:
-            values = tuple((value, ", ".join(names)) for value, names in by_value.items())
-            yield Difference(key, values, within)
-
-
-def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "none" if value is None else str(value)
+    for key, values in by_value(settings):
+        if key not in _ASKED_FOR:
+            yield Difference(key, tuple((value, ", ".join(names)) for value, names in values.items()), within)

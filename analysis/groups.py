@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from analysis.comparison import by_value, flattened
 from analysis.connections import HOSTS, host_settings
 from analysis.load import Run
 from analysis.measures import link_of
@@ -47,7 +47,7 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     """Put runs of one configuration together, in the order in which the runs were given."""
     found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
-        key = tuple((name, str(value)) for name, value in _settings(run) if not name.startswith(_REPORTED_ALONE))
+        key = tuple((name, value) for name, value in _settings(run) if not name.startswith(_REPORTED_ALONE))
         found.setdefault((("link", link_of(run)), *key), []).append(run)
     settings = [dict(key) for key in found]
     differ = {name for each in settings for name in each if len({other.get(name) for other in settings}) > 1}
@@ -63,34 +63,23 @@ def groups(runs: Sequence[Run]) -> list[Group]:
 
 def differences(runs: Sequence[Run]) -> list[str]:
     """Name each setting that is not the same in all runs, with its value in each."""
-    settings = [dict(_settings(run)) for run in runs]
-    lines = []
-    for key in dict.fromkeys(key for each in settings for key in each):
-        by_value: dict[str, list[str]] = {}
-        for run, each in zip(runs, settings, strict=True):
-            by_value.setdefault(str(each.get(key, "not set")), []).append(run.manifest.run)
-        if len(by_value) > 1 and not key.startswith("profile"):
-            lines.append(f"{key}: " + ", ".join(f"{value} ({_shortened(names)})" for value, names in by_value.items()))
-    return lines
+    settings = [(run.manifest.run, dict(_settings(run))) for run in runs]
+    return [
+        f"{key}: " + ", ".join(f"{value} ({_shortened(names)})" for value, names in values.items())
+        for key, values in by_value(settings)
+        if not key.startswith("profile")
+    ]
 
 
 def _shortened(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= _AT_MOST else f"{', '.join(names[:_AT_MOST])} and {len(names) - _AT_MOST} more"
 
 
-def _settings(run: Run) -> Iterator[tuple[str, Any]]:
+def _settings(run: Run) -> Iterator[tuple[str, str]]:
     """Everything that should be the same in runs that are compared, as dotted keys."""
     data = run.manifest.data
-    yield from _flat({key: value for key, value in run.manifest.experiment.items() if key not in {"name", "link"}}, "")
-    yield from ((key, data[key]) for key in ("app", "transport", "paced") if key in data)
+    yield from flattened({key: value for key, value in run.manifest.experiment.items() if key not in {"name", "link"}})
+    yield from flattened({key: data[key] for key in ("app", "transport", "paced") if key in data})
     yield from host_settings(run).items()
-    yield from _flat({"backend": run.manifest.backend or "real", "versions": data.get("versions") or {}}, "")
-    yield from _flat((data.get("link") or {}).get("profile") or {}, "profile.")
-
-
-def _flat(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    yield from flattened({"backend": run.manifest.backend or "real", "versions": data.get("versions") or {}})
+    yield from flattened((data.get("link") or {}).get("profile") or {}, "profile.")
