@@ -1,7 +1,7 @@
 """One CSV file into typed columns, quickly: Arrow parses it in parallel, and a text that repeats is kept once.
 
 A column of texts comes as a category: a number a row, of a byte or two where there are few different texts. A million rows
-of phases.csv, 210 MB as text, need XXX MB, and less if only some of their columns are asked for.
+of phases.csv, 210 MB as text, need a fraction of that, and less if only some of their columns are asked for.
 """
 
 import csv as text_csv

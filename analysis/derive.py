@@ -105,7 +105,8 @@ def derive(run: Run) -> Run:
                 f"{host}: clock samples contradict each other by {mapping.contradiction_ns / 1e6:.3f} ms: its clock "
                 f"drifts more than is believed, or a stamp is wrong; do not trust its downlink and uplink"
             )
-    stamped_whole = phases["start_raw_ns"].notna().all() and phases["end_raw_ns"].notna().all()
+    stamps = ("start_host", "start_raw_ns", "end_host", "end_raw_ns")
+    stamped_whole = all(phases[name].notna().all() for name in stamps)
     if "start_ns" not in phases and not (stamped_whole and all(host == "server" or mappings.get(host) for host in stamped)):
         part = Part((*SUMMARISED["phases.csv"].columns, *_TIMES))
         phases = read_table(run.path / "phases.csv", PHASES_TABLE, [], part)

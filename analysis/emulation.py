@@ -22,7 +22,8 @@ def emulation(runs: Sequence[Run]) -> list[str]:
         *_gathered({run.manifest.run: _pace(run) for run in runs}, runs),
     ]
     if notes := limits(runs):
-        sentences.append(f"Limits of the emulation: {'; '.join(notes)}.")
+        numbered = "; ".join(f"({number}) {note}" for number, note in enumerate(notes, 1))
+        sentences.append(f"Limits of the emulation: {numbered}.")
     return sentences
 
 

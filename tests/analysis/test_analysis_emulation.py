@@ -27,7 +27,7 @@ def test_links_of_real_runs_are_told_in_full(campaign: list[Run]) -> None:
         "ethernet is emulated by tbf: a rate for each client; each way 300 Mbit/s, 0.1 ms, queue 250 kB.",
         "Training is paced: an epoch takes 0.3, 0.3, 0.4 s (client by client) at least.",
     ]
-    assert told[4].startswith("Limits of the emulation: wirefilter keeps time in milliseconds")
+    assert told[4].startswith("Limits of the emulation: (1) wirefilter keeps time in milliseconds")
     assert "tbf emulates the rate alone: no uplink delay 0.1 ms (ethernet)" in told[4]
     assert len(told) == 5
 

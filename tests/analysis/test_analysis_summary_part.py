@@ -9,7 +9,7 @@ import pytest
 from analysis.derive import SUMMARISED, derive, derive_for_summary
 from analysis.load import load_run
 from analysis.tables import summarise
-from fltestbed.measure.schema import DERIVED
+from fltestbed.measure.schema import DERIVED, PHASES_TABLE
 
 Edit = Callable[[str, Callable[[str], str]], None]
 
@@ -35,6 +35,15 @@ def test_recorded_times_are_read_where_no_better_ones_can_be_made(folder: Path) 
     file = folder / "clock_samples.csv"
     file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if ",client-3," not in line))
     assert derive(load_run(folder, SUMMARISED))["clients"].query("client == 'client-3'")["uplink_s"].notna().all()
+    _same_from_a_part(folder)
+
+
+@pytest.mark.parametrize("column", ["start_host", "end_raw_ns", "client", "phase"])
+def test_a_column_that_is_missing_costs_no_more_in_the_summary(folder: Path, edit: Edit, column: str) -> None:
+    """A file of another version may lack a column: a part of it says what all of it says."""
+    place = PHASES_TABLE.header.index(column)
+    rows = (line.split(",") for line in (folder / "phases.csv").read_text().splitlines())
+    edit("phases.csv", lambda _: "".join(",".join(row[:place] + row[place + 1 :]) + "\n" for row in rows))
     _same_from_a_part(folder)
 
 
