@@ -4,8 +4,11 @@ import mmap
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 KEPT_BYTES = 16 << 20
+MOST_PIECES = 1024
+"""Of one write: the kernel's IOV_MAX."""
 
 
 class SharedBuffer:
@@ -23,11 +26,15 @@ class SharedBuffer:
     def write(self, parts: Iterable[bytes | bytearray | memoryview]) -> int:
         """Put the parts, one after the other, in the place of what was there; returns their length in bytes."""
         at = 0
-        for part in parts:
-            left = memoryview(part)
-            while left:
-                count = os.pwrite(self.descriptor, left, at)
-                left, at = left[count:], at + count
+        pieces = iter(parts)
+        while batch := [memoryview(part) for part in islice(pieces, MOST_PIECES)]:
+            while batch:
+                count = os.pwritev(self.descriptor, batch, at)
+                at += count
+                while batch and count >= len(batch[0]):
+                    count -= len(batch.pop(0))
+                if count:
+                    batch[0] = batch[0][count:]
         return at
 
     def read(self, length: int) -> memoryview:

@@ -11,6 +11,7 @@ from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower import apps
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import Compression
+from fltestbed.flower.objects import Content
 from fltestbed.measure.events import Span, listening
 from fltestbed.shared_buffer import SharedBuffer
 
@@ -60,7 +61,7 @@ class Worker:
 
     def answer(
         self, message_buffer: SharedBuffer, length: int, wall_offset_s: float, is_measured: bool = True
-    ) -> tuple[dict[str, Any], list[bytes]]:
+    ) -> tuple[dict[str, Any], list[Content]]:
         """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
 
         Returns
@@ -68,8 +69,8 @@ class Worker:
         facts : dict
             Identifier of the message; of one that is measured, also when the app was called and returned, and the spans
             that it reported.
-        chunks : list of bytes
-            The reply as a bundle without its first chunk, which the network process makes when it sends.
+        pieces : list of bytes
+            The reply as a bundle without its first piece, which the network process makes when it sends.
         """
         message = decode(message_buffer.read(length)).inflate()[0]
         message_buffer.free()
@@ -77,7 +78,7 @@ class Worker:
 
     def answer_message(
         self, message: Message, wall_offset_s: float, is_measured: bool = True
-    ) -> tuple[dict[str, Any], list[bytes]]:
+    ) -> tuple[dict[str, Any], list[Content]]:
         """Answer a message that has been read; returns what `answer` does."""
         spans: list[Span] = []
         with listening(spans.append) if is_measured else contextlib.nullcontext():

@@ -15,9 +15,9 @@ All integers are big-endian. An object's identifier is the SHA-256 of its bytes.
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from flwr.app import Error, Message
 from flwr.app.message import remove_content_from_message
@@ -26,14 +26,9 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.common.serde_utils import error_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError
+
+from fltestbed.flower.objects import Content, deflate, inflate, object_ids
 
 MAGIC = b"FLB1"
 _U32 = struct.Struct(">I")
@@ -63,22 +58,15 @@ class Bundle:
 
     prologue: dict[str, Any]
     messages: tuple[tuple[ProtoMessage, ObjectTree], ...]
-    objects: Mapping[str, bytes]
+    objects: Mapping[str, Content]
 
     @classmethod
     def of(cls, messages: Iterable[Message], prologue: dict[str, Any] | None = None) -> "Bundle":
         """Deflate Flower messages. Each gets its message_id, which is its object identifier."""
-        parts = []
-        objects: dict[str, bytes] = {}
-        with no_object_id_recompute():
-            for message in messages:
-                message.metadata.__dict__["_message_id"] = message.object_id
-                tree = get_object_tree(message)
-                for identifier, nested in get_all_nested_objects(message).items():
-                    if identifier not in objects:
-                        objects[identifier] = nested.deflate()
-                bare = remove_content_from_message(message) if message.has_content() else message
-                parts.append((message_to_proto(bare), tree))
+        messages = list(messages)
+        trees, objects = deflate(messages)
+        bare = (remove_content_from_message(message) if message.has_content() else message for message in messages)
+        parts = ((message_to_proto(message), tree) for message, tree in zip(bare, trees, strict=True))
         return cls(prologue or {}, tuple(parts), objects)
 
     def inflate(self) -> list[Message]:
@@ -91,9 +79,8 @@ class Bundle:
         """
         inflated = []
         for proto, tree in self.messages:
-            contents = {identifier: self.objects[identifier] for identifier in object_ids([tree])}
             try:
-                message = inflate_object_from_contents(tree.object_id, contents, keep_object_contents=True)
+                message = inflate(tree, self.objects)
             except (ValueError, TypeError, KeyError) as error:
                 raise BundleError(f"object {tree.object_id[:12]}... cannot be inflated: {error}") from error
             if not isinstance(message, Message):
@@ -116,20 +103,13 @@ class Bundle:
         """Bytes of the encoded bundle without its prologue: what the model's message costs at least."""
         return sum(len(chunk) for chunk in self._payload())
 
-    def encode(self) -> list[bytes]:
-        """Encode; the chunks are to be sent one after the other. The first is the prologue."""
-        return [encode_head(self.prologue, len(self.messages)), *_coalesce(self._payload())]
+    def encode(self) -> list[Content]:
+        """Encode; the pieces are to be sent one after the other. The first is the prologue."""
+        return [encode_head(self.prologue, len(self.messages)), *self._payload()]
 
-    def _payload(self) -> Iterator[bytes]:
-        head = bytearray()
-        for message, tree in self.messages:
-            for part in (message.SerializeToString(deterministic=True), tree.SerializeToString(deterministic=True)):
-                head += _U32.pack(len(part)) + part
-        yield bytes(head)
-        for identifier in object_ids(tree for _, tree in self.messages):
-            content = self.objects[identifier]
-            yield _U64.pack(len(content))
-            yield content
+    def _payload(self) -> Iterator[Content]:
+        yield encode_messages(self.messages)
+        yield from encode_objects(self.objects[identifier] for identifier in object_ids(tree for _, tree in self.messages))
 
 
 def broken_reply(reply: Message, reason: str) -> Message:
@@ -140,121 +120,228 @@ def broken_reply(reply: Message, reason: str) -> Message:
     return message_from_proto(proto)
 
 
-def _coalesce(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Gather small pieces into chunks of `CHUNK_BYTES` at least: a write and a read for each tensor would cost more."""
-    chunk = bytearray()
-    for piece in pieces:
-        if not chunk and len(piece) >= CHUNK_BYTES:
-            yield piece
-            continue
-        chunk += piece
-        if len(chunk) >= CHUNK_BYTES:
-            yield bytes(chunk)
-            chunk.clear()
-    if chunk:
-        yield bytes(chunk)
-
-
 def encode_head(prologue: dict[str, Any], messages: int) -> bytes:
     """The first chunk of a bundle: all but the messages and their objects, so that it can be made last."""
     text = json.dumps({**prologue, "messages": messages}, separators=(",", ":")).encode()
     return MAGIC + _U32.pack(len(text)) + text
 
 
-def read_prologue(data: bytes | bytearray) -> dict[str, Any]:
+def encode_messages(messages: Iterable[tuple[ProtoMessage, ObjectTree]]) -> bytes:
+    """The second piece of a bundle: its messages and their trees."""
+    piece = bytearray()
+    for message, tree in messages:
+        for part in (message.SerializeToString(deterministic=True), tree.SerializeToString(deterministic=True)):
+            piece += _U32.pack(len(part)) + part
+    return bytes(piece)
+
+
+def encode_objects(contents: Iterable[Content]) -> Iterator[Content]:
+    """The other pieces of a bundle: objects, each after its length."""
+    for content in contents:
+        yield _U64.pack(len(content))
+        yield content
+
+
+def coalesce(pieces: Iterable[Content]) -> Iterator[Content]:
+    """Gather pieces that are smaller than `CHUNK_BYTES`: a write and a read for each would cost more than the copy."""
+    small: list[Content] = []
+    gathered = 0
+    for piece in pieces:
+        if len(piece) >= CHUNK_BYTES:
+            if small:
+                yield b"".join(small)
+                small, gathered = [], 0
+            yield piece
+            continue
+        small.append(piece)
+        gathered += len(piece)
+        if gathered >= CHUNK_BYTES:
+            yield b"".join(small)
+            small, gathered = [], 0
+    if small:
+        yield b"".join(small)
+
+
+class Packing:
+    """Chunks of bundles of one message each, for a socket. What messages to many nodes share is packed once."""
+
+    def __init__(self) -> None:
+        self._content_id = ""
+        self._content: list[Content] = []
+
+    def chunks(self, bundle: Bundle) -> list[Content]:
+        """A bundle's chunks without its prologue, to be sent one after the other."""
+        ((_, tree),) = bundle.messages
+        root = bundle.objects[tree.object_id]
+        if not tree.children:
+            return list(coalesce([encode_messages(bundle.messages), *encode_objects([root])]))
+        (content,) = tree.children  # named by its hash: another message with this content has the same objects
+        if content.object_id != self._content_id:
+            objects = encode_objects(bundle.objects[identifier] for identifier in object_ids([content]))
+            self._content_id, self._content = content.object_id, list(coalesce(objects))
+        return [encode_messages(bundle.messages), *self._content, *coalesce(encode_objects([root]))]
+
+
+def read_prologue(data: Content | bytearray) -> dict[str, Any]:
     """The prologue of a bundle, without reading what follows.
 
     Raises
     ------
     BundleError
     """
-    return _prologue(_Reader(memoryview(data)))
+    reading = _Reading(_read_prologue())
+    reading.feed(data)
+    return reading.result()
 
 
-def object_ids(trees: Iterable[ObjectTree]) -> list[str]:
-    """Identifiers of all objects of the trees, each once, children before parents."""
-    return list(dict.fromkeys(node.object_id for tree in trees for node in iterate_object_tree(tree)))
-
-
-def decode(data: bytes | bytearray | memoryview, *, verify: bool = True) -> Bundle:
-    """Decode a bundle.
+def decode(data: Content | bytearray, *, verify: bool = True) -> Bundle:
+    """Decode a bundle, whose objects stay where they are: they are valid as long as `data` is.
 
     Parameters
     ----------
     data : bytes
         One whole bundle.
     verify : bool
-        Check every object against its identifier. False where that is done elsewhere: Flower's store does it for what it
-        takes in, and what comes out of it over loopback has been checked.
+        Check every object against its identifier. False for what a process of this host has made and hands over in memory.
 
     Raises
     ------
     BundleError
         The bytes are truncated, longer than announced, malformed, or an object does not match its identifier.
     """
-    reader = _Reader(memoryview(data))
-    prologue = _prologue(reader)
+    decoder = Decoder(verify=verify, in_place=True)
+    decoder.feed(data)
+    return decoder.end()
+
+
+class Decoder:
+    """Decodes a bundle while it comes, in pieces of any size: no more of it is held than its objects.
+
+    Parameters
+    ----------
+    verify : bool
+        See `decode`.
+    in_place : bool
+        Objects that come in one piece stay where they are; otherwise all are bytes of their own.
+    """
+
+    def __init__(self, *, verify: bool = True, in_place: bool = False) -> None:
+        self._reading = _Reading(_read(verify), in_place=in_place)
+
+    def feed(self, data: Content | bytearray) -> None:
+        """Take the next piece.
+
+        Raises
+        ------
+        BundleError
+            Malformed, longer than announced, or an object does not match its identifier.
+        """
+        left = self._reading.feed(data)
+        if left:
+            raise BundleError(f"{left} bytes follow the last object")
+
+    def end(self) -> Bundle:
+        """The bundle, once all has come.
+
+        Raises
+        ------
+        BundleError
+            Truncated.
+        """
+        return self._reading.result()
+
+
+T = TypeVar("T")
+_Want = tuple[int, bool]
+"""How many bytes, and whether their SHA-256 is wanted too."""
+_Got = tuple[Content, str]
+_Steps = Generator[_Want, _Got, T]
+
+
+class _Reading(Generic[T]):
+    """Gives a generator the bytes that it asks for, out of pieces of other sizes."""
+
+    def __init__(self, steps: _Steps[T], *, in_place: bool = True) -> None:
+        self._steps = steps
+        self._in_place = in_place
+        self._result: T | None = None
+        self._at = 0
+        self._want(next(steps))
+
+    def feed(self, data: Content | bytearray) -> int:
+        """Take a piece; returns how many bytes of it are left when the generator is at its end."""
+        view = memoryview(data)
+        while self._result is None and (len(view) or not self._missing):
+            part, view = view[: self._missing], view[self._missing :]
+            self._missing -= len(part)
+            if self._hash is not None:
+                self._hash.update(part)
+            self._parts.append(part)
+            if self._missing:
+                break
+            whole = self._parts[0] if self._in_place and len(self._parts) == 1 else b"".join(self._parts)
+            self._at += len(whole)
+            try:
+                self._want(self._steps.send((whole, self._hash.hexdigest() if self._hash is not None else "")))
+            except StopIteration as end:
+                self._result = end.value
+        return len(view)
+
+    def result(self) -> T:
+        """What the generator returned."""
+        if self._result is None:
+            have = sum(map(len, self._parts))
+            raise BundleError(f"truncated: {have + self._missing} bytes expected at {self._at}, {have} left")
+        return self._result
+
+    def _want(self, want: _Want) -> None:
+        self._missing, is_hashed = want
+        self._hash = hashlib.sha256() if is_hashed else None
+        self._parts: list[memoryview] = []
+
+
+def _read(verify: bool) -> _Steps[Bundle]:
+    prologue = yield from _read_prologue()
     count = prologue.pop("messages", None)
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_MESSAGES:
         raise BundleError("the prologue does not say how many messages follow")
     messages = []
-    try:
-        for _ in range(count):
-            message, tree = ProtoMessage(), ObjectTree()
-            message.ParseFromString(bytes(reader.sized(_U32)))
-            tree.ParseFromString(bytes(reader.sized(_U32)))
-            if not (message.HasField("content") or message.HasField("error")):
-                raise BundleError("a message has neither content nor an error")
-            if message.metadata.message_id != tree.object_id:
-                raise BundleError("a message is not the root of its object tree")
-            messages.append((message, tree))
-    except DecodeError as error:
-        raise BundleError(f"a message or its tree cannot be parsed: {error}") from error
+    for _ in range(count):
+        message = ProtoMessage()
+        tree = ObjectTree()
+        for part in (message, tree):
+            (length,) = _U32.unpack((yield _U32.size, False)[0])
+            data, _ = yield length, False
+            try:
+                part.ParseFromString(bytes(data))
+            except DecodeError as error:
+                raise BundleError(f"a message or its tree cannot be parsed: {error}") from error
+        if not (message.HasField("content") or message.HasField("error")):
+            raise BundleError("a message has neither content nor an error")
+        if message.metadata.message_id != tree.object_id:
+            raise BundleError("a message is not the root of its object tree")
+        messages.append((message, tree))
     objects = {}
     for identifier in object_ids(tree for _, tree in messages):
-        content = bytes(reader.sized(_U64))
-        if verify and hashlib.sha256(content).hexdigest() != identifier:
+        (length,) = _U64.unpack((yield _U64.size, False)[0])
+        objects[identifier], digest = yield length, verify
+        if verify and digest != identifier:
             raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by")
-        objects[identifier] = content
-    if reader.left:
-        raise BundleError(f"{reader.left} bytes follow the last object")
     return Bundle(prologue, tuple(messages), objects)
 
 
-def _prologue(reader: "_Reader") -> dict[str, Any]:
-    if reader.take(len(MAGIC)) != MAGIC:
+def _read_prologue() -> _Steps[dict[str, Any]]:
+    magic, _ = yield len(MAGIC), False
+    if magic != MAGIC:
         raise BundleError("not a bundle: the first four bytes differ")
+    (length,) = _U32.unpack((yield _U32.size, False)[0])
+    if length > MAX_PROLOGUE_BYTES:
+        raise BundleError(f"a part of {length} bytes; at most {MAX_PROLOGUE_BYTES} are allowed")
+    text, _ = yield length, False
     try:
-        prologue = json.loads(bytes(reader.sized(_U32, MAX_PROLOGUE_BYTES)))
-    except BundleError:
-        raise
+        prologue = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
         raise BundleError(f"the prologue is not JSON: {error}") from error
     if not isinstance(prologue, dict):
         raise BundleError("the prologue is not a JSON object")
     return prologue
-
-
-class _Reader:
-    """Walks over a buffer and never past its end."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def take(self, count: int) -> memoryview:
-        if count > self.left:
-            raise BundleError(f"truncated: {count} bytes expected at {self._at}, {self.left} left")
-        part = self._data[self._at : self._at + count]
-        self._at += count
-        return part
-
-    def sized(self, length: struct.Struct, limit: int | None = None) -> memoryview:
-        count = int(length.unpack(self.take(length.size))[0])
-        if limit is not None and count > limit:
-            raise BundleError(f"a part of {count} bytes; at most {limit} are allowed")
-        return self.take(count)

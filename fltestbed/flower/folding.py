@@ -13,8 +13,11 @@ positive, bytes that are no array. A reply that Flower refuses it refuses here t
 """
 
 import contextlib
+import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeGuard, cast
 
 import numpy as np
@@ -29,6 +32,10 @@ _FOLDABLE = frozenset(np.dtype(kind) for kind in ("?", "i1", "i2", "i4", "i8", "
 _WEIGHT_LIMIT = 2.0**53
 _BLOCK = 1 << 16
 """Numbers that are multiplied at once: the product fits a processor's cache, and memory holds no second model."""
+
+_NUMPY = Array(np.zeros(0)).stype
+_NPY_1 = np.lib.format.magic(1, 0)
+_PREFIX_BYTES = len(_NPY_1) + 2
 
 _AVERAGING = frozenset(strategy.aggregate_train for strategy in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi))
 """Flower's own steps that take nothing from the replies but what `FedAvg.aggregate_train` makes of them."""
@@ -173,7 +180,25 @@ def _average(records: list[RecordDict], weighting_metric_name: str) -> ArrayReco
 
 
 def _read(array: Array) -> NDArray[Any] | None:
-    """The array; None if its bytes are none, which is Flower's to report."""
-    with contextlib.suppress(TypeError, ValueError, OSError, EOFError):
-        return array.numpy()
+    """The array, where its bytes are; None if they are none, which is Flower's to report."""
+    with contextlib.suppress(TypeError, ValueError, OSError, EOFError, SyntaxError):
+        if array.stype != _NUMPY:
+            return None
+        head = array.data[: _PREFIX_BYTES + int.from_bytes(array.data[_PREFIX_BYTES - 2 : _PREFIX_BYTES], "little")]
+        if head[: len(_NPY_1)] != _NPY_1:
+            return array.numpy()
+        shape, is_fortran, kind = _layout(head)
+        count = math.prod(shape)
+        if kind.hasobject or not count:
+            return array.numpy()
+        values = np.frombuffer(array.data, kind, count, len(head))
+        return values.reshape(shape, order="F" if is_fortran else "C")
     return None
+
+
+@lru_cache(maxsize=4096)
+def _layout(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type that the head of a .npy file states: NumPy evaluates it as Python, once for each tensor here."""
+    stream = io.BytesIO(head)
+    np.lib.format.read_magic(stream)
+    return np.lib.format.read_array_header_1_0(stream)

@@ -21,6 +21,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "Metadata.ttl",
     ),
     "flwr.app.message": ("remove_content_from_message",),
+    "flwr.app.message.arraychunk": ("ArrayChunk(data)",),
     "flwr.clientapp": ("ClientApp.__call__(message)", "ClientApp.__call__(context)"),
     "flwr.clientapp.utils": (
         "get_load_client_app_fn(default_app_ref)",
@@ -54,6 +55,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.common.constant": (
         "ErrorCode.CLIENT_APP_CRASHED",
         "ErrorCode.CLIENT_APP_RAISED_EXCEPTION",
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE",
         "HEARTBEAT_DEFAULT_INTERVAL",
         "NOOP_ACCOUNT_NAME",
         "NOOP_FLWR_AID",
@@ -65,6 +67,8 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.supercore.constant": (
         "FLEET_HTTP_PUBLIC_KEY_HEADER",
         "FLEET_HTTP_SIGNATURE_HEADER",
+        "HEAD_BODY_DIVIDER",
+        "HEAD_VALUE_DIVIDER",
         "NOOP_FEDERATION_ID",
         "TaskType.SERVER_APP",
     ),
@@ -114,13 +118,16 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "PushTaskOutputRequest.sub_status",
     ),
     "flwr.supercore.inflatable.inflatable_object": (
-        "get_all_nested_objects",
-        "get_object_tree",
+        "InflatableObject.deflate",
+        "InflatableObject.object_id",
+        "UnexpectedObjectContentError",
         "iterate_object_tree",
         "no_object_id_recompute",
     ),
     "flwr.supercore.inflatable.inflatable_utils": (
         "inflate_object_from_contents(keep_object_contents)",
+        "inflate_object_from_contents(objects)",
+        "validate_object_content(content)",
         "pull_objects(object_ids)",
         "push_object_contents_from_iterable(object_contents)",
     ),
@@ -182,19 +189,19 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "LinkState.get_run_info(run_ids)",
         "LinkState.get_task_by_token",
         "LinkState.object_store",
-        "LinkState.preregister_object_tree",
-        "LinkState.start_session",
         "LinkState.store_fab",
         "LinkState.store_message_ins",
         "LinkState.store_message_res",
-        "LinkState.store_object",
     ),
     "flwr.supercore.object_store": (
         "NoObjectInStoreError",
         "ObjectStore.delete",
         "ObjectStore.get",
         "ObjectStore.get_object_tree",
+        "ObjectStore.preregister",
+        "ObjectStore.put",
     ),
+    "flwr.supercore.object_store.in_memory_object_store": ("InMemoryObjectStore(verify)",),
     "flwr.supercore.fab": ("Fab",),
     # The Fleet and Runtime APIs, from the other side.
     "flwr.supercore.error": (

@@ -40,7 +40,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
-from fltestbed.flower.bundle import Bundle, object_ids
+from fltestbed.flower.bundle import Bundle
+from fltestbed.flower.objects import object_ids
 from fltestbed.security import files, node_keys
 
 KEEP_ALIVE_S = 3600.0
@@ -203,7 +204,7 @@ class FleetNode:
             )
             wanted = set(answer.objects_to_push)
             contents = [
-                (identifier, bundle.objects[identifier]) for identifier in object_ids([tree]) if identifier in wanted
+                (identifier, bytes(bundle.objects[identifier])) for identifier in object_ids([tree]) if identifier in wanted
             ]
             push = make_push_object_fn_protobuf(self._client.PushObject, node, run_id, answer.session_id)
             push_object_contents_from_iterable(contents, push)

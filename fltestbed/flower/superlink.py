@@ -4,13 +4,14 @@
 Runtime handlers do, in bulk: a whole message at a time instead of one request for each object.
 """
 
+import copy
 import hashlib
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, Request
 from flwr.cli.config_utils import get_fab_metadata
@@ -24,7 +25,10 @@ from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
@@ -34,7 +38,8 @@ from starlette.types import Scope
 
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
-from fltestbed.flower.bundle import Bundle, BundleError, object_ids
+from fltestbed.flower.bundle import Bundle, BundleError
+from fltestbed.flower.objects import Content, object_ids
 from fltestbed.security.node_keys import RegisteredKey
 
 
@@ -86,6 +91,9 @@ class Superlink:
             SuperLinkLifespan,
         )
         self._state: LinkState = self.app.state.linkstate_factory.state()
+        # The same store, for objects that need no second look: their hashes were checked, or they were made on this host.
+        self._checked_store = copy.copy(cast(InMemoryObjectStore, self._state.object_store))
+        self._checked_store.verify = False
         self.takes_listed_keys_alone = registered is not None
         self._owners = {self._register(key): key.name for key in registered or ()}
 
@@ -155,28 +163,37 @@ class Superlink:
         return None
 
     def store_instructions(self, bundle: Bundle) -> list[str | None]:
-        """Store messages for nodes, objects first. Returns their identifiers; None for one that Flower refused."""
+        """Store messages for nodes, objects first. Returns their identifiers; None for one that Flower refused.
+
+        The objects are believed: the ServerApp's process has made them.
+        """
         return [self._store(bundle, message, tree, self._state.store_message_ins) for message, tree in bundle.messages]
 
     def store_reply(self, bundle: Bundle) -> str | None:
-        """Store the one reply of a bundle, objects first. Returns the identifier of the message that it answers, or None
-        if Flower refused it (unknown or expired message, another node's, a second answer).
+        """Store the one reply of a bundle, objects first, whose hashes have been checked. Returns the identifier of the
+        message that it answers, or None if Flower refused it (unknown or expired message, another node's, a second answer).
+
+        Raises
+        ------
+        BundleError
+            An object has not the form that Flower's objects have.
         """
         message, tree = bundle.messages[0]
+        try:
+            for content in bundle.objects.values():
+                validate_object_content(bytes(content))
+        except UnexpectedObjectContentError as error:
+            raise BundleError(str(error)) from error
         if self._store(bundle, message, tree, self._state.store_message_res) is None:
             return None
         return message.metadata.reply_to_message_id
 
     def _store(self, bundle: Bundle, proto: ProtoMessage, tree: ObjectTree, store: Any) -> str | None:
         message = message_from_proto(proto)
-        run_id = message.metadata.run_id
-        session = self._state.start_session(run_id)
         try:
-            for identifier in self._state.preregister_object_tree(tree, session):
-                # Flower checks the hash and the form; it logs what is wrong and says no.
-                if not self._state.store_object(run_id, session, identifier, bundle.objects[identifier]):
-                    raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by, or no form")
-        except ValueError as error:  # a BundleError too
+            for identifier in self._checked_store.preregister(message.metadata.run_id, tree):
+                self._checked_store.put(identifier, bytes(bundle.objects[identifier]))
+        except ValueError as error:
             self._state.object_store.delete(tree.object_id)
             raise BundleError(str(error)) from error
         stored: str | None = store(message)
@@ -199,7 +216,7 @@ class Superlink:
     def take_replies(self, message_ids: Iterable[str], run_id: int) -> Bundle:
         """Replies to those messages, complete ones and errors that Flower makes for nodes that are gone."""
         parts: list[tuple[ProtoMessage, ObjectTree]] = []
-        objects: dict[str, bytes] = {}
+        objects: dict[str, Content] = {}
         for message in self._state.get_message_res(set(message_ids), run_id):
             try:
                 tree = self._state.object_store.get_object_tree(message.metadata.message_id)

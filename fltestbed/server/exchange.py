@@ -1,6 +1,7 @@
 """Messages between the ServerApp and the nodes: who waits for what, and who is woken when it comes.
 
-Everything here runs in the SuperLink's event loop. What blocks (hashing objects, taking Flower's locks) runs in a thread.
+Everything here runs in the SuperLink's event loop: objects are hashed while they come, so what is left takes a millisecond
+or two. Only a round's instructions, which grow with the number of nodes, are stored in a thread.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ class Exchange:
             event.clear()
             if node_id in self._unconfirmed:
                 return self._unconfirmed[node_id]
-            bundle = await asyncio.to_thread(self._superlink.next_instruction, node_id)
+            bundle = self._superlink.next_instruction(node_id)
             if bundle is not None:
                 self._unconfirmed[node_id] = bundle
                 event.set()  # another request of this node may be the one whose connection still lives
@@ -90,9 +91,9 @@ class Exchange:
             for message, _ in bundle.messages:
                 self._superlink.confirm(message.metadata.message_id)
 
-    async def accept(self, bundle: Bundle) -> bool:
-        """Store the reply of a node; False if Flower refuses it."""
-        answered = await asyncio.to_thread(self._superlink.store_reply, bundle)
+    def accept(self, bundle: Bundle) -> bool:
+        """Store the reply of a node, whose hashes have been checked; False if Flower refuses it."""
+        answered = self._superlink.store_reply(bundle)
         if answered is None:
             return False
         self.reply_complete(answered)
@@ -118,7 +119,7 @@ class Exchange:
             # Without a complete reply Flower is asked for its own errors, but for messages to nodes that are gone alone:
             # a reply that is half there would count as delivered.
             asked = ready or self._lost(message_ids, run_id)
-            bundle = await asyncio.to_thread(self._superlink.take_replies, asked, run_id)
+            bundle = self._superlink.take_replies(asked, run_id)
             if bundle.messages or loop.time() >= deadline:
                 for message_id in ready:
                     del self._complete[message_id]

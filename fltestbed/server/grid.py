@@ -204,7 +204,6 @@ class BundleGrid(Grid):
         }  # fmt: skip
         length = self._post("pull", asked)["length"]
         bundle = decode(self._buffers.to_child.read(length), verify=False)
-        self._buffers.to_child.free()
         replies = []
         for inflated in bundle.inflate_replies():
             reply = self._restored(inflated)
@@ -218,6 +217,7 @@ class BundleGrid(Grid):
             self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
             if error is None:
                 self._mark_metrics(reply, message_id, held_ns)
+        self._buffers.to_child.free()
         return replies
 
     def _restored(self, reply: Message) -> Message:

@@ -16,7 +16,7 @@ What the kernel's stamps are, and how they come to the raw clock, stands in `flt
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, SEND_HEADER
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, decode, encode_head
+from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, decode, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, GatheredMark, LateFacts, read_facts, read_late_facts, read_marks
@@ -69,6 +69,7 @@ class Routes:
         self._observer = observer
         self._app_buffers = app_buffers
         self._clock = clock
+        self._packing = Packing()
         routes = {
             "client/hello": self._client(self._hello, must_have_joined=False),
             "client/app": self._client(self._app, must_have_joined=False),
@@ -168,10 +169,7 @@ class Routes:
             raise BundleError("the reply is to another node's message")
         if task is not None:
             self._log.uplink_started(task)
-        data = await _body(request, self._roster.largest_message_bytes)
-        end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
-        bundle = await asyncio.to_thread(decode, data, verify=False)  # Flower's store checks what it takes in
-        del data
+        bundle, end_ns = await self._receive_bundle(request)
         if len(bundle.messages) != 1:
             raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
         message = bundle.messages[0][0]
@@ -184,7 +182,7 @@ class Routes:
             facts = read_facts(bundle.prologue | _stamp_headers(request), error)
         late = read_late_facts(bundle.prologue)
         self._exchange.confirm(node_id)
-        accepted = await self._exchange.accept(bundle)
+        accepted = self._exchange.accept(bundle)
         if accepted and task is not None and facts is None:
             self._log.uplink_ended(task, end_ns)
         elif accepted and task is not None and facts is not None and task.uplink_end_ns is None:
@@ -196,6 +194,20 @@ class Routes:
                 409, "the reply was refused: its message is unknown, expired, another node's or answered already"
             )
         return JSONResponse(self._server_stamps(request) | {"server_end_raw_ns": end_ns})
+
+    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int]:
+        """Decode the request's body while it comes; also when its last byte arrived."""
+        decoder, refusal = Decoder(), None
+        async for chunk in _chunks(request, self._roster.largest_message_bytes):
+            if refusal is None:
+                try:
+                    decoder.feed(chunk)
+                except BundleError as error:
+                    refusal = error  # told when the client listens: it sends to the end first
+        end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
+        if refusal is not None:
+            raise refusal
+        return decoder.end(), end_ns
 
     async def _leave(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
@@ -244,10 +256,10 @@ class Routes:
     async def _grid_push(self, request: Request) -> Response:
         asked = await _json(request)
         instructions = self._app_buffers.to_parent
-        bundle = await asyncio.to_thread(decode, instructions.read(int(asked["length"])), verify=False)
-        instructions.free()
+        bundle = decode(instructions.read(int(asked["length"])), verify=False)
         self._take_marks(bundle.prologue)
         stored = await self._exchange.send(bundle)
+        instructions.free()
         ready_ns = self._clock.raw_ns()
         batches: dict[tuple[int, str], list[tuple[str, int, Client]]] = {}
         for (message, _), message_id, round_ in zip(bundle.messages, stored, bundle.prologue["rounds"], strict=True):
@@ -295,13 +307,13 @@ class _Downlink(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         routes, bundle = self._routes, self._bundle
         message_id = bundle.messages[0][0].metadata.message_id
-        payload_bytes = bundle.payload_bytes
+        chunks = routes._packing.chunks(bundle)
+        payload_bytes = sum(map(len, chunks))
         known = routes._log.task_of(message_id)
         is_measured = known is None or known.is_measured
         of_the_message: dict[str, Any] = {}
         if known is not None:  # for the client's own copy
             of_the_message = {"round": known.round, "message_type": known.message_type, "measured": known.is_measured}
-        chunks = bundle.encode()
         connection = _connection(self._request)
         connection.switch(is_measured)
         if is_measured:
@@ -310,13 +322,13 @@ class _Downlink(Response):
         # Nothing that takes time may stand between this stamp and the first write.
         start_ns = routes._clock.raw_ns()
         stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
-        chunks[0] = encode_head(of_the_message | stamps, len(bundle.messages))
-        length = str(sum(len(chunk) for chunk in chunks)).encode()
+        head = encode_head(of_the_message | stamps, len(bundle.messages))
+        length = str(len(head) + payload_bytes).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": chunks[0], "more_body": True})
+        await send({"type": "http.response.body", "body": head, "more_body": True})
         task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
-        for chunk in chunks[1:]:
+        for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         end_ns = routes._clock.raw_ns()
@@ -343,25 +355,26 @@ def _refusal(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status_code=status)
 
 
-async def _body(request: Request, limit: int) -> bytearray:
-    """The request's body, in a buffer of the announced size."""
+async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The request's body as it comes, exactly as much as is announced."""
     try:
         announced = int(request.headers["content-length"])
     except (KeyError, ValueError) as error:
         raise BundleError("the request does not say its content-length") from error
     if announced > limit:
         raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
-    data = bytearray()
+    came = 0
     async for chunk in request.stream():
-        data += chunk
-    if len(data) != announced:
-        raise BundleError(f"{announced} bytes were announced, {len(data)} came")
-    return data
+        came += len(chunk)
+        yield chunk
+    if came != announced:
+        raise BundleError(f"{announced} bytes were announced, {came} came")
 
 
 async def _json(request: Request) -> dict[str, Any]:
+    body = b"".join([chunk async for chunk in _chunks(request, MAX_CONTROL_BYTES)])
     try:
-        facts = json.loads(await _body(request, MAX_CONTROL_BYTES))
+        facts = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise FactsError(f"not JSON: {error}") from error
     if not isinstance(facts, dict):

@@ -148,7 +148,7 @@ def test_a_reply_wakes_the_app_that_waits_for_it(lab: Lab) -> None:
         collecting = asyncio.create_task(lab.exchange.collect({message_id}, lab.app.run_id, LONG_S))
         await turns()
         assert not collecting.done()
-        assert await lab.exchange.accept(lab.reply(message, node, 0.25))
+        assert lab.exchange.accept(lab.reply(message, node, 0.25))
         replies = await collecting
         assert lab.received(replies).content["metrics"]["loss"] == 0.25
 
@@ -162,9 +162,9 @@ def test_only_what_was_asked_for_is_collected(lab: Lab) -> None:
     async def test() -> None:
         asked, message = await deliver(lab, first)
         other, other_message = await deliver(lab, second)
-        assert await lab.exchange.accept(lab.reply(other_message, second))
+        assert lab.exchange.accept(lab.reply(other_message, second))
         assert (await lab.exchange.collect({asked}, lab.app.run_id, 0.0)).messages == ()
-        assert await lab.exchange.accept(lab.reply(message, first))
+        assert lab.exchange.accept(lab.reply(message, first))
         both = await lab.exchange.collect({asked, other}, lab.app.run_id, 0.0)
         assert {proto.metadata.reply_to_message_id for proto, _ in both.messages} == {asked, other}
 
@@ -189,9 +189,9 @@ def test_a_second_answer_is_refused_and_the_first_stays_whole(lab: Lab) -> None:
     async def test() -> None:
         message_id, message = await deliver(lab, node)
         reply = lab.reply(message, node, 0.25)
-        assert await lab.exchange.accept(reply)
-        assert await lab.exchange.accept(reply)  # sent again because the answer to it was lost: the same reply
-        assert not await lab.exchange.accept(lab.reply(message, node, 0.75))
+        assert lab.exchange.accept(reply)
+        assert lab.exchange.accept(reply)  # sent again because the answer to it was lost: the same reply
+        assert not lab.exchange.accept(lab.reply(message, node, 0.75))
         replies = await lab.exchange.collect({message_id}, lab.app.run_id, 0.0)
         assert lab.received(replies).content["metrics"]["loss"] == 0.25
 
@@ -206,8 +206,8 @@ def test_another_nodes_answer_is_refused(lab: Lab) -> None:
         message_id, message = await deliver(lab, node)
         stolen = lab.reply(message, node)
         stolen.messages[0][0].metadata.src_node_id = thief
-        assert not await lab.exchange.accept(stolen)
-        assert await lab.exchange.accept(lab.reply(message, node, 0.5))
+        assert not lab.exchange.accept(stolen)
+        assert lab.exchange.accept(lab.reply(message, node, 0.5))
         replies = await lab.exchange.collect({message_id}, lab.app.run_id, 0.0)
         assert lab.received(replies).metadata.src_node_id == node
 
@@ -265,7 +265,7 @@ def test_replies_that_are_held_leave_nothing_behind(lab: Lab) -> None:
         for loss in (0.1, 0.2):
             message_id, message = await deliver(lab, node)
             lab.exchange.confirm(node)
-            assert await lab.exchange.accept(lab.reply(message, node, loss))
+            assert lab.exchange.accept(lab.reply(message, node, loss))
             lab.exchange.forget(await lab.exchange.collect({message_id}, lab.app.run_id, 0.0))
             assert (state.num_message_ins(), state.num_message_res()) == (0, 0)
             assert state.object_store.store == {}

@@ -1,0 +1,125 @@
+"""Flower's content-addressed objects: made of messages, and made messages again.
+
+An object is ``<class> <identifiers of its children, comma-separated> <length of the body>\\0<body>``, and its identifier is the
+SHA-256 of that. Flower's classes make and read all of them but the chunks that hold a tensor's bytes, nearly all of a
+message: Flower copies and hashes those several times, each way, and here it is once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, iterate_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+Content = bytes | memoryview
+
+_CHUNK, _ARRAY = (f"{cls.__qualname__}{HEAD_VALUE_DIVIDER}".encode() for cls in (ArrayChunk, Array))
+_CHUNK_HEAD = _CHUNK + HEAD_VALUE_DIVIDER.encode() + b"%d" + HEAD_BODY_DIVIDER
+_LONGEST_CHUNK_HEAD = 40
+
+
+def object_ids(trees: Iterable[ObjectTree]) -> list[str]:
+    """Identifiers of all objects of the trees, each once, children before parents."""
+    return list(dict.fromkeys(node.object_id for tree in trees for node in iterate_object_tree(tree)))
+
+
+def deflate(messages: Iterable[Message]) -> tuple[list[ObjectTree], dict[str, bytes]]:
+    """The trees of messages and the objects of all trees, by identifier; what messages share is made once.
+
+    Each message gets its message_id, which is its object identifier.
+    """
+    trees: list[ObjectTree] = []
+    objects: dict[str, bytes] = {}
+    done: dict[int, ObjectTree] = {}
+    with no_object_id_recompute():
+        for message in messages:
+            tree = _deflate(message, objects, done)
+            message.metadata.__dict__["_message_id"] = tree.object_id
+            trees.append(tree)
+    return trees, objects
+
+
+def _deflate(item: InflatableObject, objects: dict[str, bytes], done: dict[int, ObjectTree]) -> ObjectTree:
+    if id(item) in done:
+        return done[id(item)]
+    if isinstance(item, Array):
+        children = _deflate_chunks(item, objects)
+    else:
+        children = {}
+        for part in _parts(item):
+            child = _deflate(part, objects, done)
+            children[child.object_id] = child
+    content = item.deflate()
+    if isinstance(item, Array):  # Flower makes the object again to hash it
+        item.__dict__["_object_id"] = hashlib.sha256(content).hexdigest()
+        item.is_dirty = False
+    tree = done[id(item)] = ObjectTree(object_id=item.object_id, children=children.values())
+    objects[tree.object_id] = content
+    return tree
+
+
+def _parts(item: InflatableObject) -> list[InflatableObject]:
+    """What an object's children are, without their identifiers."""
+    if isinstance(item, Message):
+        return [item.content] if item.has_content() else []
+    return list(item.values()) if isinstance(item, RecordDict | ArrayRecord) else []
+
+
+def _deflate_chunks(array: Array, objects: dict[str, bytes]) -> dict[str, ObjectTree]:
+    """The chunks of an array; their identifiers are kept where Flower's class keeps them, until the data change."""
+    if "_chunks" not in array.__dict__:
+        data, size = memoryview(array.data), FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+        chunks: list[tuple[str, ArrayChunk]] = []
+        for part in (data[start : start + size] for start in range(0, len(data), size)):
+            content = b"".join((_CHUNK_HEAD % len(part), part))
+            chunks.append((hashlib.sha256(content).hexdigest(), ArrayChunk(part)))
+            objects[chunks[-1][0]] = content
+        array.__dict__["_chunks"] = chunks
+    for identifier, chunk in array.__dict__["_chunks"]:
+        if identifier not in objects:
+            objects[identifier] = b"".join((_CHUNK_HEAD % len(chunk.data), chunk.data))
+    return {identifier: ObjectTree(object_id=identifier) for identifier, _ in array.__dict__["_chunks"]}
+
+
+def inflate(tree: ObjectTree, objects: Mapping[str, Content]) -> InflatableObject:
+    """The root of a tree with all that it holds, which shares no memory with `objects`.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        The objects are none of Flower's, or do not fit one another.
+    """
+    others: dict[str, bytes] = {}
+    arrays: dict[str, InflatableObject] = {}
+    for identifier in object_ids([tree]):
+        content = objects[identifier]
+        if bytes(content[: len(_CHUNK)]) != _CHUNK:
+            others[identifier] = bytes(content)
+    for identifier, content in others.items():
+        if content.startswith(_ARRAY):
+            arrays[identifier] = _inflate_array(content, objects)
+    return inflate_object_from_contents(tree.object_id, others, keep_object_contents=True, objects=arrays)
+
+
+def _inflate_array(content: bytes, objects: Mapping[str, Content]) -> Array:
+    head, _, body = content.partition(HEAD_BODY_DIVIDER)
+    named = head.decode().split(HEAD_VALUE_DIVIDER)[1]
+    identifiers = named.split(",") if named else []
+    facts = json.loads(body)
+    if set(facts["arraychunk_ids"]) != set(range(len(identifiers))):
+        raise ValueError("an array does not consist of the chunks that it names")
+    data = b"".join(_data_of_chunk(objects[identifiers[number]]) for number in facts["arraychunk_ids"])
+    return Array(facts["dtype"], tuple(facts["shape"]), facts["stype"], data)
+
+
+def _data_of_chunk(content: Content) -> memoryview:
+    head, divider, _ = bytes(content[:_LONGEST_CHUNK_HEAD]).partition(HEAD_BODY_DIVIDER)
+    if not head.startswith(_CHUNK) or not divider:
+        raise ValueError("what an array names as its chunk is none")
+    return memoryview(content)[len(head) + 1 :]
