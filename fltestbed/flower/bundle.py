@@ -271,7 +271,7 @@ class _Reading(Generic[T]):
     def feed(self, data: Content | bytearray) -> int:
         """Take a piece; returns how many bytes of it are left when the generator is at its end."""
         view = memoryview(data)
-        while self._result is None and (len(view) or not self._missing):
+        while self._result is None and (view or not self._missing):
             part, view = view[: self._missing], view[self._missing :]
             self._missing -= len(part)
             if self._hash is not None:

@@ -1,7 +1,7 @@
 """Flower's content-addressed objects: made of messages, and made messages again.
 
-An object is ``<class> <identifiers of its children, comma-separated> <length of the body>\\0<body>``, and its identifier is the
-SHA-256 of that. Flower's classes make and read all of them but the chunks that hold a tensor's bytes, nearly all of a
+An object is its class, the identifiers of its children and the length of its body, a zero byte and the body; its identifier
+is the SHA-256 of that. Flower's classes make and read all of them but the chunks that hold a tensor's bytes, nearly all of a
 message: Flower copies and hashes those several times, each way, and here it is once.
 """
 

@@ -1,9 +1,9 @@
 """The ServerApp's process: started early so that its imports are done, waits for its token, runs the app, ends.
 
-Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "buffers":
-[5, 6], "compression": {...}, "deadline_s": 600.0}``. The token never stands in an argument, where every user of the host
-could read it; `streaming` is `strategy.streaming`; `buffers` are the descriptors of a `BufferPair` that this process has
-inherited; `compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`,
+Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "inherited":
+[5, 6, 7], "compression": {...}, "deadline_s": 600.0}``. The token never stands in an argument, where every user of the host
+could read it; `streaming` is `strategy.streaming`; `inherited` are the descriptors of `fltestbed.server.desk.Desk`;
+`compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`,
 `instrumentation` the section of the experiment.
 """
 
@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import sys
+from multiprocessing.connection import Connection
 from typing import Any
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
@@ -34,8 +35,9 @@ def main(preload: str | None) -> int:
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
     instrumentation = Instrumentation.model_validate(go.get("instrumentation", {}))
+    *buffers, channel = go["inherited"]
     grid = BundleGrid(
-        go["address"], go["token"], task, run, BufferPair.inherit(go["buffers"]), SYSTEM_CLOCK,
+        Connection(channel), task, run, BufferPair.inherit(buffers), SYSTEM_CLOCK,
         Compression.of(**go["compression"]), go["deadline_s"], instrumentation.is_measured,
     )  # fmt: skip
 

@@ -1,14 +1,14 @@
 """The Grid that a ServerApp gets: messages go out and replies come in whole, in one request for many, without polling.
 
-It runs in the ServerApp's process and talks to the SuperLink on loopback. Bundles lie in buffers that both share; a request
-says how long its bundle is. Every request also carries *marks*: what the app did since the last one, with the process's own
-stamps, so that marking costs no request.
+It runs in the ServerApp's process and asks the SuperLink's (`fltestbed.server.desk`). Bundles lie in buffers that both
+share; a request says how long its bundle is. Every request also carries *marks*: what the app did since the last one, with
+the process's own stamps, so that marking costs no request.
 """
 
-import http.client
 import json
 import math
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -24,6 +24,8 @@ from fltestbed.measure.schema import AGGREGATE_OVERLAP, DOWNLINK_COMPRESSION_ERR
 from fltestbed.shared_buffer import BufferPair
 
 HOLD_S = 10.0
+PATIENCE_S = 60.0
+"""Beyond the time that a request may be held."""
 FOLDED_AT_ONCE = 8
 """Replies that are held whole before they are added up: a request for each would cost more than the adding."""
 
@@ -33,10 +35,8 @@ class BundleGrid(Grid):
 
     Parameters
     ----------
-    address : str
-        host:port of the SuperLink on loopback.
-    token : str
-        The task's token.
+    channel : Connection
+        This process's end of the pair of sockets to the SuperLink's.
     task : ServerAppTask
     run : Run
     buffers : BufferPair
@@ -51,13 +51,11 @@ class BundleGrid(Grid):
     """
 
     def __init__(
-        self, address: str, token: str, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
+        self, channel: Connection, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
         compression: Compression = OFF, deadline_s: float = math.inf, is_measured: Callable[[int], bool] = lambda _: True,
     ) -> None:  # fmt: skip
         self._is_measured = is_measured
-        host, _, port = address.rpartition(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=HOLD_S + 60)
-        self._token = token
+        self._channel = channel
         self._task = task
         self._run = run
         self._buffers = buffers
@@ -193,7 +191,7 @@ class BundleGrid(Grid):
     def close(self) -> None:
         """Send what waits and disconnect."""
         self.flush()
-        self._connection.close()
+        self._channel.close()
 
     # How it is done
 
@@ -280,17 +278,17 @@ class BundleGrid(Grid):
         marks, self._marks = self._marks, []
         return marks
 
-    def _post(self, path: str, facts: dict[str, Any]) -> dict[str, Any]:
-        headers = {"x-fltestbed-token": self._token}
+    def _post(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
         try:
-            self._connection.request("POST", f"/v1/fltestbed/grid/{path}", json.dumps(facts).encode(), headers)
-            response = self._connection.getresponse()
-            data = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            self._channel.send_bytes(json.dumps([what, facts]).encode())
+            if not self._channel.poll(HOLD_S + PATIENCE_S):
+                raise TestbedError(f"the SuperLink has not answered its ServerApp for {HOLD_S + PATIENCE_S:g} s")
+            answer: dict[str, Any] = json.loads(self._channel.recv_bytes())
+        except (OSError, EOFError) as error:
             raise TestbedError(f"the SuperLink does not answer its ServerApp any more: {error}") from error
-        if response.status != http.client.OK:
-            raise TestbedError(f"the SuperLink refused a request of its ServerApp: {data.decode(errors='replace')}")
-        return dict(json.loads(data))
+        if "error" in answer:
+            raise TestbedError(f"the SuperLink refused a request of its ServerApp: {answer['error']}")
+        return answer
 
 
 def scalar_metrics(record: Any) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The toolkit's own routes on the SuperLink: what clients use, and what the ServerApp process uses on loopback.
+"""The toolkit's own routes on the SuperLink: what clients use.
 
 Clients sign their requests as Flower's nodes do. All stamps are of the server's CLOCK_MONOTONIC_RAW:
 
@@ -14,7 +14,6 @@ Clients sign their requests as Flower's nodes do. All stamps are of the server's
 What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -28,17 +27,16 @@ from starlette.types import Receive, Scope, Send
 from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, SEND_HEADER
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, decode, encode_head
+from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.facts import FactsError, GatheredMark, LateFacts, read_facts, read_late_facts, read_marks
+from fltestbed.server.facts import FactsError, LateFacts, read_facts, read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.protocol import SCOPE_KEY, Connection
 from fltestbed.server.roster import JoinRefused, Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client
 from fltestbed.server.transfers import TransferLog
-from fltestbed.shared_buffer import BufferPair
 
 PREFIX = "/v1/fltestbed"
 MAX_BUNDLE_BYTES = 4 << 30
@@ -58,7 +56,6 @@ class Routes:
         log: RoundLog,
         transfers: TransferLog,
         observer: Observer,
-        app_buffers: BufferPair,
         clock: Clock,
     ) -> None:
         self._superlink = superlink
@@ -67,7 +64,6 @@ class Routes:
         self._log = log
         self._transfers = transfers
         self._observer = observer
-        self._app_buffers = app_buffers
         self._clock = clock
         self._packing = Packing()
         routes = {
@@ -79,10 +75,6 @@ class Routes:
             "client/wait": self._client(self._wait),
             "client/push": self._client(self._push),
             "client/leave": self._client(self._leave),
-            "grid/push": self._grid(self._grid_push),
-            "grid/pull": self._grid(self._grid_pull),
-            "grid/marks": self._grid(self._grid_marks),
-            "grid/nodes": self._grid(self._grid_nodes),
         }
         self._router = Router([Route(f"{PREFIX}/{path}", handler, methods=["POST"]) for path, handler in routes.items()])
 
@@ -93,8 +85,6 @@ class Routes:
             await self._router(scope, receive, send)
         except HTTPException as error:  # of the router: no such route, or not with this method
             await _refusal(error.status_code, error.detail)(scope, receive, send)
-
-    # Clients
 
     def _client(self, handler: Callable[[Request, int], Awaitable[Response]], must_have_joined: bool = True) -> Handler:
         async def authenticated(request: Request) -> Response:
@@ -235,64 +225,6 @@ class Routes:
             "server_receive_raw_ns": request.scope["fltestbed.receive_ns"],
             "server_send_raw_ns": self._clock.raw_ns(),
         }
-
-    # The ServerApp process
-
-    def _grid(self, handler: Handler) -> Handler:
-        async def authenticated(request: Request) -> Response:
-            token = request.headers.get("x-fltestbed-token", "")
-            if not token or not self._superlink.task_is_valid(token):
-                return _refusal(401, "no task has this token")
-            try:
-                return await handler(request)
-            except (BundleError, FactsError) as error:
-                return _refusal(400, str(error))
-            except TestbedError as error:
-                self._roster.fail(error)
-                return _refusal(500, str(error))
-
-        return authenticated
-
-    async def _grid_push(self, request: Request) -> Response:
-        asked = await _json(request)
-        instructions = self._app_buffers.to_parent
-        bundle = decode(instructions.read(int(asked["length"])), verify=False)
-        self._take_marks(bundle.prologue)
-        stored = await self._exchange.send(bundle)
-        instructions.free()
-        ready_ns = self._clock.raw_ns()
-        batches: dict[tuple[int, str], list[tuple[str, int, Client]]] = {}
-        for (message, _), message_id, round_ in zip(bundle.messages, stored, bundle.prologue["rounds"], strict=True):
-            if message_id is not None:
-                node_id = message.metadata.dst_node_id
-                batch = batches.setdefault((int(round_), message.metadata.message_type), [])
-                batch.append((message_id, node_id, self._roster.client(node_id)))
-        for (round_, message_type), messages in batches.items():
-            self._log.sent(round_, message_type, messages, int(bundle.prologue["start_raw_ns"]), ready_ns)
-        return JSONResponse({"message_ids": stored})
-
-    async def _grid_pull(self, request: Request) -> Response:
-        asked = await _json(request)
-        self._take_marks(asked)
-        bundle = await self._exchange.collect(
-            set(asked["message_ids"]), int(asked["run_id"]), float(asked["hold_s"]), asked.get("at_most")
-        )
-        self._exchange.forget(bundle)
-        return JSONResponse({"length": await asyncio.to_thread(self._app_buffers.to_child.write, bundle.encode())})
-
-    async def _grid_marks(self, request: Request) -> Response:
-        self._take_marks(await _json(request))
-        return JSONResponse({})
-
-    async def _grid_nodes(self, request: Request) -> Response:
-        await _json(request)
-        return JSONResponse({"node_ids": [str(node_id) for node_id in self._roster.online_nodes()]})
-
-    def _take_marks(self, prologue: dict[str, Any]) -> None:
-        for mark in read_marks(prologue):
-            mark.tell(self._log, self._roster)
-            if isinstance(mark, GatheredMark):
-                self._exchange.give_up(mark.given_up, self._roster.app.run_id)
 
 
 class _Downlink(Response):

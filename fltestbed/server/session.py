@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from fltestbed.measure.probes.system import ALL_INTERFACES
 from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.stamping import LoopLag, StampError
 from fltestbed.server.admission import Admission
+from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
 from fltestbed.server.latest import Latest
@@ -44,7 +45,6 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.tasks import SERVER
 from fltestbed.server.transfers import TransferLog
-from fltestbed.shared_buffer import BufferPair
 
 KEEP_ALIVE_S = 3600
 """An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
@@ -168,8 +168,9 @@ class Session:
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
         observer = Observer(superlink, exchange, log, transfers, self.clock)
-        buffers = BufferPair.make()
-        routes = Routes(superlink, exchange, roster, log, transfers, observer, buffers, self.clock)
+        desk = Desk(superlink, exchange, roster, log, self.clock)
+        inherited = desk.inherited
+        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock)
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
         # The ServerApp's way in: without TLS, whatever the network's listener does.
@@ -185,11 +186,11 @@ class Session:
             contextlib.AsyncExitStack() as stack,
             _http_server(superlink, experiment, listener, admission.tls),
             _http_server(superlink, experiment, inside, lifespan="off"),
-            _app_process(inspect(fab).is_installed_app, self.folder / "logs", buffers) as process,
+            _app_process(inspect(fab).is_installed_app, self.folder / "logs", inherited) as process,
             Progress(view) as progress,
         ):
             stack.enter_context(self._metrics(view))
-            stack.callback(buffers.close)  # after the routes, which write to them to the last
+            stack.callback(desk.close)  # after all that asks or answers
             stack.callback(inside.close)
             app_pid.append(process.pid)
             stack.callback(lag.stop)
@@ -202,8 +203,7 @@ class Session:
             try:
                 await self._wait_for_clients(roster)
                 progress.say(f"{roster.count()} clients are ready")
-                go = self._go(inside, superlink.claim(app.run_id).token, buffers)
-                error = await _run_app(process, roster, go)
+                error = await _run_app(process, roster, desk, self._go(inside, superlink.claim(app.run_id).token, inherited))
                 exchange.finish()
                 if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
                     progress.say(f"did not say goodbye: {', '.join(roster.names_present())}")
@@ -233,12 +233,12 @@ class Session:
                 "others, or raise server.join-timeout-s"
             )
 
-    def _go(self, inside: socket.socket, token: str, buffers: BufferPair) -> dict[str, Any]:
+    def _go(self, inside: socket.socket, token: str, inherited: Sequence[int]) -> dict[str, Any]:
         """What the ServerApp's process reads first, as `fltestbed.server.app_process` says."""
         experiment, compression = self.experiment, self.experiment.compression
         return {
             "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": token,
-            "streaming": experiment.strategy.streaming, "buffers": buffers.descriptors,
+            "streaming": experiment.strategy.streaming, "inherited": inherited,
             "deadline_s": experiment.server.round_deadline_s,
             "compression": {
                 "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
@@ -331,7 +331,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _app_process(
+    is_installed_app: bool, logs: Path, inherited: Sequence[int]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The ServerApp's process, its imports under way; gone at the end of the block."""
     home = Path(tempfile.mkdtemp(prefix="fltestbed-server-"))
     preload = [INSTALLED_SERVER_APP.partition(":")[0]] if is_installed_app else []
@@ -341,7 +343,7 @@ async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) 
             "setpriv", "--pdeathsig", "KILL", "--",  # an app that never asks its Grid would outlive a killed server
             sys.executable, "-m", "fltestbed.server.app_process", *preload,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=buffers.descriptors,
+            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=inherited,
         )  # fmt: skip
     try:
         yield process
@@ -356,17 +358,18 @@ async def _app_process(is_installed_app: bool, logs: Path, buffers: BufferPair) 
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _run_app(process: asyncio.subprocess.Process, roster: Roster, go: dict[str, Any]) -> str | None:
-    """Hand the token over and wait for the app's end; returns what went wrong, or None."""
+async def _run_app(process: asyncio.subprocess.Process, roster: Roster, desk: Desk, go: dict[str, Any]) -> str | None:
+    """Hand the token over, answer what the app asks, and wait for its end; returns what went wrong, or None."""
     if process.stdin is None or process.stdout is None:
         raise TestbedError("the ServerApp's process has no pipes")
     process.stdin.write(json.dumps(go).encode() + b"\n")
     await process.stdin.drain()
     process.stdin.close()
-    last = b""
-    async for line in process.stdout:
-        last = line
-    status = await process.wait()
+    async with desk.answering(go["token"]):
+        last = b""
+        async for line in process.stdout:
+            last = line
+        status = await process.wait()
     try:
         outcome = json.loads(last)
         error: str | None = outcome["error"]

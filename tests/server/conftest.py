@@ -12,12 +12,14 @@ from tests.server.pi import Pi
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """All parts of a server, without HTTP."""
     for name in ("_task_id", "_run_id", "_node_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
     monkeypatch.setattr(manifest, "git_state", lambda: None)  # two processes of git for each test
-    return Lab(tmp_path)
+    lab = Lab(tmp_path)
+    yield lab
+    lab.desk.close()
 
 
 @pytest.fixture

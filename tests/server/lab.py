@@ -19,6 +19,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.manifest import Manifest
 from fltestbed.security.node_keys import RegisteredKey
+from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
 from fltestbed.server.observer import Observer
@@ -27,7 +28,6 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.session import _http_server, listen
 from fltestbed.server.transfers import TransferLog
-from fltestbed.shared_buffer import BufferPair
 from tests.flower.flower_messages import answer, instruction
 from tests.server.recorded import Rows
 
@@ -52,10 +52,10 @@ class Lab:
         self.log = RoundLog(self.rows, self.manifest.zero_raw_ns)
         self.transfers = TransferLog(self.rows)
         self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK)
-        self.buffers = BufferPair.make()
         self.routes = Routes(
-            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, self.buffers, SYSTEM_CLOCK
+            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, SYSTEM_CLOCK
         )
+        self.desk = Desk(self.superlink, self.exchange, self.roster, self.log, SYSTEM_CLOCK)
         TaskIdentity.task_id, TaskIdentity.run_id = 1, self.app.run_id
 
     def node(self, key: bytes) -> int:

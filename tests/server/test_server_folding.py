@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import numpy as np
@@ -30,8 +31,7 @@ class Server(BundleGrid):
     def __init__(self, failing: int | None = None, silent: int | None = None) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
-            "127.0.0.1:1",
-            "",
+            cast(Connection, None),
             cast(ServerAppTask, None),
             Run.create_empty(1),
             BufferPair.make(),
@@ -52,14 +52,14 @@ class Server(BundleGrid):
         self.handed_out += replies
         return replies
 
-    def _post(self, path: str, facts: dict[str, Any]) -> dict[str, Any]:
-        if path == "push":
+    def _post(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
+        if what == "push":
             bundle = decode(self._buffers.to_parent.read(facts["length"]))
             self.marks += bundle.prologue["marks"]
             self._open = bundle.inflate()
             return {"message_ids": [message.metadata.message_id for message in self._open]}
         self.marks += facts["marks"]
-        if path == "marks":
+        if what == "marks":
             return {}
         self.at_most.append(facts["at_most"])
         given = [message for message in self._open[:1] if message.metadata.dst_node_id != self.silent]

@@ -8,7 +8,7 @@ import pytest
 
 from fltestbed.client.transport import PREFIX
 from fltestbed.errors import ServerRefused
-from tests.server.lab import Lab, Running
+from tests.server.lab import Running
 from tests.server.pi import TIMEOUT_S, Pi, assert_alive, header_text, raw_request
 
 
@@ -24,18 +24,6 @@ def test_an_unsigned_request_is_refused(running: Running, pi: Pi, path: str) -> 
         response = connection.getresponse()
         assert response.status == 401, (headers, response.read())
         assert set(json.loads(response.read())) == {"error"}
-        connection.close()
-
-
-@pytest.mark.parametrize("path", ["grid/push", "grid/pull", "grid/marks"])
-def test_the_apps_routes_want_its_token(running: Running, lab: Lab, path: str) -> None:
-    """401 without it, on loopback too; with it, what is no request is 400."""
-    for token, status in (("", 401), ("guess", 401), (lab.token, 400)):
-        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=TIMEOUT_S)
-        connection.request(
-            "POST", f"/v1/fltestbed/{path}", body=b"[]", headers={"x-fltestbed-token": token} if token else {}
-        )
-        assert connection.getresponse().status == status
         connection.close()
 
 

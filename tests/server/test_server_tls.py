@@ -1,6 +1,7 @@
 """The server with TLS and a list of keys, and clients with clocks that are right, behind and ahead."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def certificates(tmp_path: Path) -> CertificateFolder:
 def secure(tmp_path: Path, certificates: CertificateFolder) -> Iterator[Running]:
     """A server that speaks TLS and takes those two keys."""
     lab = Lab(tmp_path, registered=read_registered(certificates.nodes))
-    with Running(lab, certificates.server_context()) as running:
+    with contextlib.closing(lab.desk), Running(lab, certificates.server_context()) as running:
         yield running
 
 

@@ -1,0 +1,106 @@
+"""The ServerApp's side and the SuperLink's understand each other, and nothing but an honest request is answered."""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+import pytest
+from flwr.supercore.run import Run
+
+from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.errors import TestbedError
+from fltestbed.flower.serverapp import ServerAppTask
+from fltestbed.server.grid import BundleGrid
+from fltestbed.shared_buffer import BufferPair
+from tests.flower.flower_messages import instruction, tensors
+from tests.server.lab import SUPERLINK_NODE, Lab, Running
+from tests.server.pi import Pi, assert_alive, message_in
+
+
+@pytest.fixture
+def channel(running: Running, lab: Lab) -> Iterator[Connection]:
+    """The ServerApp's end of the pair, while its other end is answered."""
+    channel = Connection(os.dup(lab.desk.inherited[-1]))
+    answering = lab.desk.answering(lab.token)
+    running.run(answering.__aenter__())
+    yield channel
+    channel.close()
+    running.run(answering.__aexit__(None, None, None))
+
+
+@pytest.fixture
+def grid(lab: Lab, channel: Connection) -> BundleGrid:
+    buffers = BufferPair.inherit(lab.desk.inherited[:2])
+    return BundleGrid(channel, cast(ServerAppTask, None), Run.create_empty(lab.app.run_id), buffers, SYSTEM_CLOCK)
+
+
+def asked(channel: Connection, frame: bytes) -> dict[str, Any]:
+    channel.send_bytes(frame)
+    return dict(json.loads(channel.recv_bytes()))
+
+
+def test_a_message_goes_out_and_its_reply_comes_in(grid: BundleGrid, pi: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node is known, what it gets is what was sent, and the reply is held as soon as it is there."""
+    from flwr.supercore.task_identity import TaskIdentity  # noqa: PLC0415
+
+    pi.join()
+    assert list(grid.get_node_ids()) == [pi.node_id]
+    monkeypatch.setattr(TaskIdentity, "_node_id", SUPERLINK_NODE)
+    (message_id,) = grid.push_messages([instruction(pi.node_id, tensors(52))])
+    assert list(grid.pull_messages([message_id])) == []
+    pulled = pi.pull()
+    message = message_in(pulled)
+    assert len(message.content.array_records["arrays"]) == 52
+    assert pi.push(message_id, pi.facts(pulled), pi.answer(message, 0.25)).status == 200
+    (reply,) = grid.pull_messages([message_id])
+    assert reply.content.metric_records["metrics"]["loss"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"nothing",
+        b"[]",
+        b"{",
+        b"7",
+        b'["push"]',
+        b'["no-such-thing", {}]',
+        b'["push", {}]',
+        b'["pull", []]',
+        b'["marks", {"marks": 7}]',
+    ],
+)
+def test_what_is_no_request_is_answered_with_a_reason(channel: Connection, frame: bytes) -> None:
+    """And the next one as ever."""
+    assert list(asked(channel, frame)) == ["error"]
+    assert asked(channel, b'["nodes", {}]') == {"node_ids": []}
+
+
+def test_nothing_is_answered_when_the_task_is_over(grid: BundleGrid, lab: Lab) -> None:
+    """The run was stopped: its ServerApp is told so with the next request."""
+    assert list(grid.get_node_ids()) == []
+    lab.superlink.stop_run(lab.app.run_id)
+    with pytest.raises(TestbedError, match="no task has this token"):
+        grid.get_node_ids()
+
+
+def test_a_frame_that_is_cut_harms_nobody(channel: Connection, pi: Pi) -> None:
+    """The ServerApp's process died in the middle of a request: the server lives on."""
+    os.write(channel.fileno(), struct.pack(">i", 100) + b'["nodes"')
+    channel.close()
+    assert_alive(pi)
+
+
+def test_a_superlink_that_is_gone_is_said() -> None:
+    """The other end is closed: an error that says so, not a wait without end."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    grid = BundleGrid(
+        Connection(theirs.detach()), cast(ServerAppTask, None), Run.create_empty(1), BufferPair.make(), SYSTEM_CLOCK
+    )
+    with pytest.raises(TestbedError, match="does not answer its ServerApp any more"):
+        grid.get_node_ids()
