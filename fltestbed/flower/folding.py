@@ -108,7 +108,7 @@ class Fold:
                     averages[key] += part
                 else:
                     averages[key] = part
-        return ArrayRecord({key: Array(np.asarray(averages.pop(key))) for key in list(averages)})
+        return ArrayRecord({key: _packed(np.asarray(averages.pop(key))) for key in list(averages)})
 
     def _add(self, key: str, value: NDArray[Any], weight: float) -> None:
         if key not in self._sums:
@@ -194,6 +194,16 @@ def _read(array: Array) -> NDArray[Any] | None:
         values = np.frombuffer(array.data, kind, count, len(head))
         return values.reshape(shape, order="F" if is_fortran else "C")
     return None
+
+
+def _packed(values: NDArray[Any]) -> Array:
+    """What ``Array(values)`` is, with one copy of the numbers in the place of `numpy.save`'s three."""
+    if not values.flags.c_contiguous or values.dtype.hasobject:
+        return Array(values)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, np.lib.format.header_data_from_array_1_0(values))
+    data = b"".join((head.getvalue(), values.reshape(-1).view(np.uint8).data))
+    return Array(str(values.dtype), tuple(values.shape), _NUMPY, data)
 
 
 @lru_cache(maxsize=4096)

@@ -1,5 +1,6 @@
 """Folding replies as they come gives what Flower makes of whole ones, and holds no more than the sum."""
 
+import math
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -14,6 +15,7 @@ from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedPro
 from numpy.typing import NDArray
 
 from fltestbed.errors import TestbedError
+from fltestbed.flower import folding
 from fltestbed.flower.folding import Fold, folded_averages, is_averaging
 from tests.flower.flower_messages import error_answer, instruction
 
@@ -341,3 +343,27 @@ def test_memory_does_not_grow_with_replies() -> None:
     assert peak_of_all - in_hand < 3 * model
     assert averages is not None
     np.testing.assert_allclose(averages["0"].numpy(), arrays["0"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i4", "?", ">f4", "c8"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (4, 5)], ids=str)
+def test_arrays_are_read_and_written_as_flower_does(kind: str, shape: tuple[int, ...]) -> None:
+    """The same bytes as Flower makes of an array, and the same array of its bytes, whatever its order in memory."""
+    values = np.asarray(np.arange(math.prod(shape)).reshape(shape) % 2, dtype=kind)
+    for array in (values, np.asfortranarray(values), values[..., ::-1] if values.ndim else values):
+        flowers, ours = Array(array), folding._packed(array)
+        assert (ours.data, ours.dtype, ours.shape, ours.stype) == (flowers.data, flowers.dtype, flowers.shape, flowers.stype)
+        read = folding._read(flowers)
+        assert read is not None
+        assert (read.dtype, read.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(read, array)
+
+
+def test_bytes_that_are_no_array_are_left_to_flower() -> None:
+    """Cut, empty, of another kind, with a head that is no head, or that names objects: None, and no error."""
+    whole = Array(np.ones((2, 3)))
+    head = whole.data[: whole.data.index(b"\n") + 1]
+    pickled = head.replace(b"'<f8'", b"'|O'  ")
+    for data in (b"", b"\x93NUMPY", whole.data[:-1], head, head[:20], b"junk" * 50, pickled + bytes(48)):
+        assert folding._read(Array("float64", (2, 3), "numpy.ndarray", data)) is None
+    assert folding._read(Array("float64", (2, 3), "another", whole.data)) is None
