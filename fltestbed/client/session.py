@@ -31,6 +31,7 @@ from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
 from fltestbed.client.transport import ServerConnection, refuse
 from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import ConfigError, HostError, ServerNotTrusted, ServerRefused, ServerUnreachable
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
@@ -259,6 +260,7 @@ class _Work:
                 self._late.clock_sample("clock", reply, reply.data)
             trainer.wait_ready()
             self._join()
+            keep_what_is_there()
             patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
             carrier = self._carrier(patient)
             while (parcel := carrier.receive()) is not None:

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
 from fltestbed.flower.compression import OFF, Compression
@@ -187,6 +188,7 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
             logging.getLogger("fltestbed").exception("the app cannot be started")
             pipe.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
             return
+        keep_what_is_there()
         pipe.send_bytes(b"{}")
         while True:
             order = json.loads(pipe.recv_bytes())

@@ -17,6 +17,7 @@ from typing import Any
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
 from fltestbed.client.trainer import die_with_parent
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.collector import keep_what_is_there
 from fltestbed.config import Instrumentation
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
@@ -62,6 +63,7 @@ def main(preload: str | None) -> int:
             grid.flush()
 
     error: str | None = None
+    keep_what_is_there()
     try:
         with observed_strategies(listen, SYSTEM_CLOCK.raw_ns, grid if go.get("streaming", True) else None):
             run_app(run, app, context, grid)

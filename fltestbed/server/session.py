@@ -18,6 +18,7 @@ from typing import Any, Literal
 import uvicorn
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.collector import keep_what_is_there
 from fltestbed.config import Experiment
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.flower import keep_quiet
@@ -365,6 +366,7 @@ async def _run_app(process: asyncio.subprocess.Process, roster: Roster, desk: De
     process.stdin.write(json.dumps(go).encode() + b"\n")
     await process.stdin.drain()
     process.stdin.close()
+    keep_what_is_there()
     async with desk.answering(go["token"]):
         last = b""
         async for line in process.stdout:
