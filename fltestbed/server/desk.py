@@ -117,7 +117,7 @@ class Desk:
         instructions = self._buffers.to_parent
         bundle = decode(instructions.read(int(asked["length"])), verify=False)
         self._take_marks(bundle.prologue)
-        stored = await self._exchange.send(bundle)
+        stored = self._exchange.send(bundle)
         instructions.free()
         ready_ns = self._clock.raw_ns()
         batches: dict[tuple[int, str], list[tuple[str, int, Client]]] = {}

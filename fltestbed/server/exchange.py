@@ -1,10 +1,11 @@
 """Messages between the ServerApp and the nodes: who waits for what, and who is woken when it comes.
 
-Everything here runs in the SuperLink's event loop: objects are hashed while they come, so what is left takes a millisecond
-or two. Only a round's instructions, which grow with the number of nodes, are stored in a thread.
+Everything here runs in the SuperLink's event loop: objects have been hashed while they came, so what is left takes a
+millisecond or two, less than a thread that shares Python's lock with the loop.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 
 from fltestbed.flower.bundle import Bundle
@@ -35,9 +36,9 @@ class Exchange:
         self.finished = asyncio.Event()
         """Set when the run is over: nodes that wait for work are told so."""
 
-    async def send(self, bundle: Bundle) -> list[str | None]:
+    def send(self, bundle: Bundle) -> list[str | None]:
         """Store the ServerApp's messages and wake the nodes that they are for."""
-        stored = await asyncio.to_thread(self._superlink.store_instructions, bundle)
+        stored = self._superlink.store_instructions(bundle)
         for (message, _), message_id in zip(bundle.messages, stored, strict=True):
             if message_id is not None:
                 self._waiting.setdefault(message.metadata.dst_node_id, set()).add(message_id)
@@ -52,7 +53,8 @@ class Exchange:
         while not self._waiting.get(node_id) and not self.finished.is_set():
             event.clear()
             try:
-                await asyncio.wait_for(event.wait(), deadline - asyncio.get_running_loop().time())
+                async with asyncio.timeout_at(deadline):
+                    await event.wait()
             except TimeoutError:
                 return False
         return not self.finished.is_set()
@@ -79,7 +81,8 @@ class Exchange:
                 self.handed_out(node_id, bundle.messages[0][0].metadata.message_id)
                 return bundle
             try:
-                await asyncio.wait_for(event.wait(), deadline - asyncio.get_running_loop().time())
+                async with asyncio.timeout_at(deadline):
+                    await event.wait()
             except TimeoutError:
                 return None
         return None
@@ -124,10 +127,9 @@ class Exchange:
                 for message_id in ready:
                     del self._complete[message_id]
                 return bundle
-            try:
-                await asyncio.wait_for(self._reply_stored.wait(), min(ERROR_POLL_S, max(0.0, deadline - loop.time())))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min(deadline, loop.time() + ERROR_POLL_S)):
+                    await self._reply_stored.wait()
 
     def _lost(self, message_ids: Collection[str], run_id: int) -> list[str]:
         """Those of the messages whose node is not online, and whose reply is not under way."""

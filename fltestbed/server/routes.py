@@ -14,6 +14,7 @@ Clients sign their requests as Flower's nodes do. All stamps are of the server's
 What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -173,6 +174,7 @@ class Routes:
         late = read_late_facts(bundle.prologue)
         self._exchange.confirm(node_id)
         accepted = self._exchange.accept(bundle)
+        await asyncio.sleep(0)  # whoever waits for the reply goes first; what follows is for the records
         if accepted and task is not None and facts is None:
             self._log.uplink_ended(task, end_ns)
         elif accepted and task is not None and facts is not None and task.uplink_end_ns is None:

@@ -98,7 +98,7 @@ def message_in(pulled: Reply) -> Message:
 def instruct(running: Running, lab: Lab, *nodes: int) -> list[str]:
     """Let the ServerApp send a message to each node; returns their identifiers."""
     bundle = lab.instruct(*nodes)
-    stored: list[str] = running.run(lab.exchange.send(bundle))
+    stored: list[str] = running.call(lab.exchange.send, bundle)
     now = SYSTEM_CLOCK.raw_ns()
     messages = [(name, node, lab.roster.client(node)) for name, node in zip(stored, nodes, strict=True)]
     running.call(lab.log.sent, 1, "train", messages, now, now)

@@ -41,7 +41,7 @@ def test_a_message_that_is_there_is_handed_out_at_once(lab: Lab) -> None:
     first, second = lab.node(b"k1"), lab.node(b"k2")
 
     async def test() -> None:
-        stored = await lab.exchange.send(lab.instruct(first))
+        stored = lab.exchange.send(lab.instruct(first))
         bundle = await lab.exchange.next_for(first, LONG_S)
         assert [identifier(bundle)] == stored
         assert list(lab.received(bundle).content["arrays"]) == ["layer0", "layer1"]
@@ -58,7 +58,7 @@ def test_a_waiting_node_is_woken(lab: Lab) -> None:
         waiting = asyncio.create_task(lab.exchange.next_for(node, LONG_S))
         await turns()
         assert not waiting.done()
-        await lab.exchange.send(lab.instruct(node))
+        lab.exchange.send(lab.instruct(node))
         assert await waiting is not None
 
     run(test())
@@ -81,7 +81,7 @@ def test_a_message_comes_again_until_it_is_confirmed(lab: Lab) -> None:
     node = lab.node(b"k1")
 
     async def test() -> None:
-        await lab.exchange.send(lab.instruct(node))
+        lab.exchange.send(lab.instruct(node))
         names = {identifier(await lab.exchange.next_for(node, 0.0)) for _ in range(3)}
         assert len(names) == 1
         lab.exchange.confirm(node)
@@ -97,8 +97,8 @@ def test_messages_come_in_their_order(lab: Lab) -> None:
 
     async def test() -> None:
         first, second = lab.instruct(node), lab.instruct(node)
-        await lab.exchange.send(first)
-        await lab.exchange.send(second)
+        lab.exchange.send(first)
+        lab.exchange.send(second)
         assert identifier(await lab.exchange.next_for(node, 0.0)) == identifier(first)
         lab.exchange.confirm(node)
         assert identifier(await lab.exchange.next_for(node, 0.0)) == identifier(second)
@@ -113,7 +113,7 @@ def test_a_client_that_came_back_gets_what_its_old_request_was_given(lab: Lab) -
     async def test() -> None:
         requests = [asyncio.create_task(lab.exchange.next_for(node, 1.0)) for _ in range(2)]
         await turns()
-        await lab.exchange.send(lab.instruct(node))
+        lab.exchange.send(lab.instruct(node))
         dead, live = await asyncio.gather(*requests)
         assert identifier(dead) == identifier(live)
 
@@ -125,7 +125,7 @@ def test_a_message_to_nobody_is_refused_by_name(lab: Lab) -> None:
     node = lab.node(b"k1")
 
     async def test() -> None:
-        nobody, somebody = await lab.exchange.send(lab.instruct(node + 1, node))
+        nobody, somebody = lab.exchange.send(lab.instruct(node + 1, node))
         assert nobody is None
         assert somebody == identifier(await lab.exchange.next_for(node, 0.0))
 
@@ -134,7 +134,7 @@ def test_a_message_to_nobody_is_refused_by_name(lab: Lab) -> None:
 
 async def deliver(lab: Lab, node: int) -> tuple[str, Any]:
     """Send a message to a node and let the node have it."""
-    (message_id,) = await lab.exchange.send(lab.instruct(node))
+    (message_id,) = lab.exchange.send(lab.instruct(node))
     assert message_id is not None
     return message_id, lab.received(await lab.exchange.next_for(node, 0.0))
 
