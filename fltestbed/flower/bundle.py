@@ -229,7 +229,7 @@ class Decoder:
         self._reading = _Reading(_read(verify), in_place=in_place)
 
     def feed(self, data: Content | bytearray) -> None:
-        """Take the next piece.
+        """Take the next piece, which must not change until the decoder's end.
 
         Raises
         ------

@@ -119,7 +119,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "flwr.supercore.inflatable.inflatable_object": (
         "InflatableObject.deflate",
-        "InflatableObject.object_id",
         "UnexpectedObjectContentError",
         "iterate_object_tree",
         "no_object_id_recompute",

@@ -56,11 +56,12 @@ def _deflate(item: InflatableObject, objects: dict[str, bytes], done: dict[int, 
             child = _deflate(part, objects, done)
             children[child.object_id] = child
     content = item.deflate()
-    if isinstance(item, Array):  # Flower makes the object again to hash it
-        item.__dict__["_object_id"] = hashlib.sha256(content).hexdigest()
+    identifier = hashlib.sha256(content).hexdigest()
+    if isinstance(item, Array | ArrayRecord):  # their parents ask for it, and would have them deflated again
+        item.__dict__["_object_id"] = identifier
         item.is_dirty = False
-    tree = done[id(item)] = ObjectTree(object_id=item.object_id, children=children.values())
-    objects[tree.object_id] = content
+    objects[identifier] = content
+    tree = done[id(item)] = ObjectTree(object_id=identifier, children=children.values())
     return tree
 
 

@@ -1,5 +1,8 @@
 """Small Flower messages for the tests of bundles, exchange and routes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
@@ -13,13 +16,13 @@ def tensors(count: int = 2, size: int = 8, seed: int = 0) -> dict[str, NDArray[n
     return {f"layer{number}": random.standard_normal(size).astype(np.float32) for number in range(count)}
 
 
-def content_of(arrays: dict[str, NDArray[np.float32]], server_round: int = 1) -> RecordDict:
+def content_of(arrays: Mapping[str, NDArray[Any]], server_round: int = 1) -> RecordDict:
     """What a strategy sends: arrays and the round."""
     record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     return RecordDict({"arrays": record, "config": ConfigRecord({"server-round": server_round})})
 
 
-def instruction(node_id: int, arrays: dict[str, NDArray[np.float32]] | None = None, kind: str = "train") -> Message:
+def instruction(node_id: int, arrays: Mapping[str, NDArray[Any]] | None = None, kind: str = "train") -> Message:
     """Make a message to a node."""
     return Message(content_of(arrays or tensors()), dst_node_id=node_id, message_type=kind)
 

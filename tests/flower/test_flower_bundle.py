@@ -14,15 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fltestbed.flower.bundle import (
+    CHUNK_BYTES,
     MAGIC,
     MAX_PROLOGUE_BYTES,
     Bundle,
     BundleError,
+    Decoder,
+    Packing,
     decode,
     encode_head,
-    object_ids,
     read_prologue,
 )
+from fltestbed.flower.objects import object_ids
 from tests.flower.flower_messages import error_answer, instruction, raw, tensors
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -137,6 +140,55 @@ def test_a_bundle_that_is_cut_is_refused_wherever_it_is_cut() -> None:
     for cut in cuts - {len(data), len(data) + 1}:
         with pytest.raises(BundleError):
             decode(data[:cut])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+def test_a_bundle_that_comes_in_pieces_is_the_same(size: int) -> None:
+    """Pieces of any size: the objects are the decoder's own."""
+    data = raw([instruction(1, tensors(3, 5000)), error_answer(instruction(2))], a=1)
+    decoder = Decoder()
+    for start in range(0, len(data), size):
+        decoder.feed(data[start : start + size])
+    bundle, whole = decoder.end(), decode(data)
+    assert (bundle.prologue, bundle.messages, bundle.objects) == (whole.prologue, whole.messages, whole.objects)
+    assert all(type(content) is bytes for content in bundle.objects.values())
+
+
+def test_a_wrong_hash_is_noticed_before_the_rest_has_come() -> None:
+    """The first object is damaged: refused with the piece that ends it."""
+    data = bytearray(raw(instruction(1, tensors(2, 5000))))
+    first = parts_of(bytes(data))[8:10]
+    data[first[0] + 100] ^= 1
+    decoder = Decoder()
+    decoder.feed(data[: first[1] - 1])
+    with pytest.raises(BundleError, match="hash"):
+        decoder.feed(data[first[1] - 1 : first[1]])
+
+
+def test_objects_in_place_are_no_copies() -> None:
+    """What `decode` gives lies in the data that it was given."""
+    data = bytearray(raw(instruction(1, tensors(1, 5000))))
+    objects = decode(data, verify=False).objects
+    at = data.index(b"ArrayChunk ")
+    data[at] ^= 0xFF
+    assert any(bytes(content[:1]) == bytes([ord("A") ^ 0xFF]) for content in objects.values())
+
+
+def test_what_nodes_share_is_packed_once() -> None:
+    """Two messages of a model: their chunks make whole bundles, and those of the model are the same objects."""
+    model = tensors(3, CHUNK_BYTES // 8)
+    bundles = [decode(raw(instruction(node, model))) for node in (1, 2)] + [decode(raw(instruction(3)))]
+    packing = Packing()
+    packed = [packing.chunks(bundle) for bundle in bundles]
+    for bundle, chunks in zip(bundles, packed, strict=True):
+        again = decode(b"".join([encode_head({}, 1), *chunks]))
+        assert (again.messages, again.objects) == (bundle.messages, bundle.objects)
+    first, second, third = packed
+    assert len(first) > 3
+    assert all(one is other for one, other in zip(first[1:-1], second[1:-1], strict=True))
+    assert not any(one is other for one in first for other in third)
+    (error,) = (decode(raw(error_answer(instruction(1)))),)
+    assert decode(b"".join([encode_head({}, 1), *packing.chunks(error)])).objects == error.objects
 
 
 def test_bytes_after_the_end_are_refused() -> None:

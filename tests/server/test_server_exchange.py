@@ -230,7 +230,7 @@ def test_half_a_reply_of_a_supernode_is_not_handed_out(lab: Lab) -> None:
         assert missing
         assert (await lab.exchange.collect({message_id}, lab.app.run_id, 0.1)).messages == ()
         for name in missing:
-            state.store_object(lab.app.run_id, session, name, reply.objects[name])
+            state.store_object(lab.app.run_id, session, name, bytes(reply.objects[name]))
         lab.exchange.reply_complete(message_id)
         replies = await lab.exchange.collect({message_id}, lab.app.run_id, 0.0)
         assert lab.received(replies).content["metrics"]["loss"] == 0.25

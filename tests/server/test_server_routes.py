@@ -109,7 +109,7 @@ def test_a_damaged_upload_is_refused_and_may_be_repeated(running: Running, lab: 
     (message_id,) = instruct(running, lab, pi.node_id)
     pulled = pi.pull()
     bundle = pi.answer(message_in(pulled))
-    damaged = Bundle({}, bundle.messages, {name: content + b"\0" for name, content in bundle.objects.items()})
+    damaged = Bundle({}, bundle.messages, {name: bytes(content) + b"\0" for name, content in bundle.objects.items()})
     reply = pi.push(message_id, pi.facts(pulled), damaged)
     assert (reply.status, "hash" in reply.data["error"]) == (400, True)
     assert pi.push(message_id, pi.facts(pulled), bundle).status == 200
