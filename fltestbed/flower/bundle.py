@@ -101,7 +101,8 @@ class Bundle:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the encoded bundle without its prologue: what the model's message costs at least."""
-        return sum(len(chunk) for chunk in self._payload())
+        heads = sum(2 * _U32.size + message.ByteSize() + tree.ByteSize() for message, tree in self.messages)
+        return heads + sum(_U64.size + len(content) for content in self.objects.values())
 
     def encode(self) -> list[Content]:
         """Encode; the pieces are to be sent one after the other. The first is the prologue."""

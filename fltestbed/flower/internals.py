@@ -120,7 +120,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.supercore.inflatable.inflatable_object": (
         "InflatableObject.deflate",
         "UnexpectedObjectContentError",
-        "iterate_object_tree",
         "no_object_id_recompute",
     ),
     "flwr.supercore.inflatable.inflatable_utils": (

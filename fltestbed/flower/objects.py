@@ -14,7 +14,7 @@ from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
-from flwr.supercore.inflatable.inflatable_object import InflatableObject, iterate_object_tree, no_object_id_recompute
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 Content = bytes | memoryview
@@ -26,7 +26,16 @@ _LONGEST_CHUNK_HEAD = 40
 
 def object_ids(trees: Iterable[ObjectTree]) -> list[str]:
     """Identifiers of all objects of the trees, each once, children before parents."""
-    return list(dict.fromkeys(node.object_id for tree in trees for node in iterate_object_tree(tree)))
+    found: dict[str, None] = {}
+    for tree in trees:
+        _gather_ids(tree, found)
+    return list(found)
+
+
+def _gather_ids(tree: ObjectTree, found: dict[str, None]) -> None:
+    for child in tree.children:
+        _gather_ids(child, found)
+    found[tree.object_id] = None
 
 
 def deflate(messages: Iterable[Message]) -> tuple[list[ObjectTree], dict[str, bytes]]:

@@ -94,6 +94,7 @@ class Superlink:
         # The same store, for objects that need no second look: their hashes were checked, or they were made on this host.
         self._checked_store = copy.copy(cast(InMemoryObjectStore, self._state.object_store))
         self._checked_store.verify = False
+        self._trees: dict[str, ObjectTree] = {}
         self.takes_listed_keys_alone = registered is not None
         self._owners = {self._register(key): key.name for key in registered or ()}
 
@@ -178,7 +179,7 @@ class Superlink:
         BundleError
             An object has not the form that Flower's objects have.
         """
-        message, tree = bundle.messages[0]
+        ((message, tree),) = bundle.messages
         try:
             for content in bundle.objects.values():
                 validate_object_content(bytes(content))
@@ -194,11 +195,13 @@ class Superlink:
             for identifier in self._checked_store.preregister(message.metadata.run_id, tree):
                 self._checked_store.put(identifier, bytes(bundle.objects[identifier]))
         except ValueError as error:
-            self._state.object_store.delete(tree.object_id)
+            self._free(tree.object_id)
             raise BundleError(str(error)) from error
         stored: str | None = store(message)
         if stored is None:
-            self._state.object_store.delete(tree.object_id)
+            self._free(tree.object_id)
+        else:
+            self._trees[tree.object_id] = tree
         return stored
 
     def next_instruction(self, node_id: int) -> Bundle | None:
@@ -206,12 +209,12 @@ class Superlink:
         messages = self._state.get_message_ins(node_id, limit=1)
         if not messages:
             return None
-        tree = self._state.object_store.get_object_tree(messages[0].metadata.message_id)
+        tree = self._tree(messages[0].metadata.message_id)
         return Bundle({}, ((message_to_proto(messages[0]), tree),), self._objects(tree))
 
     def confirm(self, message_id: str) -> None:
         """Free the objects of a message that has arrived."""
-        self._state.object_store.delete(message_id)
+        self._free(message_id)
 
     def take_replies(self, message_ids: Iterable[str], run_id: int) -> Bundle:
         """Replies to those messages, complete ones and errors that Flower makes for nodes that are gone."""
@@ -219,7 +222,7 @@ class Superlink:
         objects: dict[str, Content] = {}
         for message in self._state.get_message_res(set(message_ids), run_id):
             try:
-                tree = self._state.object_store.get_object_tree(message.metadata.message_id)
+                tree = self._tree(message.metadata.message_id)
             except NoObjectInStoreError:
                 made = Bundle.of([message])  # an error that the SuperLink made itself: the object store never had it
                 parts += made.messages
@@ -232,8 +235,8 @@ class Superlink:
     def forget(self, bundle: Bundle) -> None:
         """Free replies that the ServerApp holds, with the messages that they answer."""
         for proto, tree in bundle.messages:
-            self._state.object_store.delete(tree.object_id)
-            self._state.object_store.delete(proto.metadata.reply_to_message_id)
+            self._free(tree.object_id)
+            self._free(proto.metadata.reply_to_message_id)
         self._state.delete_messages({proto.metadata.reply_to_message_id for proto, _ in bundle.messages})
 
     def delete(self, message_ids: Iterable[str], run_id: int) -> None:
@@ -241,8 +244,16 @@ class Superlink:
         ids = set(message_ids)
         replies = self._state.get_message_res(set(ids), run_id) if ids else []  # Flower takes out of the set what it finds
         for identifier in (*ids, *(reply.metadata.message_id for reply in replies)):
-            self._state.object_store.delete(identifier)
+            self._free(identifier)
         self._state.delete_messages(ids)
+
+    def _tree(self, message_id: str) -> ObjectTree:
+        """The tree of a stored message: as it came, or, of a stock SuperNode's reply, as Flower's store makes it again."""
+        return self._trees.get(message_id) or self._state.object_store.get_object_tree(message_id)
+
+    def _free(self, message_id: str) -> None:
+        self._trees.pop(message_id, None)
+        self._state.object_store.delete(message_id)
 
     def _objects(self, tree: ObjectTree) -> dict[str, bytes]:
         store = self._state.object_store
