@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-KEPT_BYTES = 16 << 20
+KEPT_BYTES = 64 << 20
 MOST_PIECES = 1024
 """Of one write: the kernel's IOV_MAX."""
 
@@ -22,6 +22,7 @@ class SharedBuffer:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("fltestbed") if descriptor is None else descriptor
+        self._mapping: mmap.mmap | None = None
 
     def write(self, parts: Iterable[bytes | bytearray | memoryview]) -> int:
         """Put the parts, one after the other, in the place of what was there; returns their length in bytes."""
@@ -39,19 +40,23 @@ class SharedBuffer:
 
     def read(self, length: int) -> memoryview:
         """The first `length` bytes, at least one, where they are. Valid until they are written again or freed."""
-        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        return memoryview(mmap.mmap(self.descriptor, length, flags=flags, prot=mmap.PROT_READ))
+        if self._mapping is None or len(self._mapping) < length:
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            self._mapping = mmap.mmap(self.descriptor, length, flags=flags, prot=mmap.PROT_READ)
+        return memoryview(self._mapping)[:length]
 
     def free(self) -> None:
         """Give memory back, but for `KEPT_BYTES`: getting pages from the kernel again costs more than filling them."""
         if os.fstat(self.descriptor).st_size > KEPT_BYTES:
             os.ftruncate(self.descriptor, KEPT_BYTES)
+            self._mapping = None
 
     def close(self) -> None:
         """Let go of the buffer, also twice. What has been read of it stays valid."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+            self._mapping = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from flwr.clientapp import ClientApp
 
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower import apps
-from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.bundle import Bundle, Piece, decode
 from fltestbed.flower.compression import Compression
-from fltestbed.flower.objects import Content
 from fltestbed.measure.events import Span, listening
 from fltestbed.shared_buffer import SharedBuffer
 
@@ -61,7 +60,7 @@ class Worker:
 
     def answer(
         self, message_buffer: SharedBuffer, length: int, wall_offset_s: float, is_measured: bool = True
-    ) -> tuple[dict[str, Any], list[Content]]:
+    ) -> tuple[dict[str, Any], list[Piece]]:
         """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
 
         Returns
@@ -78,7 +77,7 @@ class Worker:
 
     def answer_message(
         self, message: Message, wall_offset_s: float, is_measured: bool = True
-    ) -> tuple[dict[str, Any], list[Content]]:
+    ) -> tuple[dict[str, Any], list[Piece]]:
         """Answer a message that has been read; returns what `answer` does."""
         spans: list[Span] = []
         with listening(spans.append) if is_measured else contextlib.nullcontext():

@@ -28,7 +28,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
-from fltestbed.flower.objects import Content, deflate, inflate, object_ids
+from fltestbed.flower.objects import Chunk, Content, deflate, inflate, object_ids
 
 MAGIC = b"FLB1"
 _U32 = struct.Struct(">I")
@@ -36,6 +36,8 @@ _U64 = struct.Struct(">Q")
 MAX_PROLOGUE_BYTES = 1 << 20
 MAX_MESSAGES = 10_000
 CHUNK_BYTES = 256 * 1024
+
+Piece = bytes | memoryview
 
 
 class BundleError(ValueError):
@@ -101,14 +103,14 @@ class Bundle:
     @property
     def payload_bytes(self) -> int:
         """Bytes of the encoded bundle without its prologue: what the model's message costs at least."""
-        heads = sum(2 * _U32.size + message.ByteSize() + tree.ByteSize() for message, tree in self.messages)
+        heads: int = sum(2 * _U32.size + message.ByteSize() + tree.ByteSize() for message, tree in self.messages)
         return heads + sum(_U64.size + len(content) for content in self.objects.values())
 
-    def encode(self) -> list[Content]:
+    def encode(self) -> list[Piece]:
         """Encode; the pieces are to be sent one after the other. The first is the prologue."""
         return [encode_head(self.prologue, len(self.messages)), *self._payload()]
 
-    def _payload(self) -> Iterator[Content]:
+    def _payload(self) -> Iterator[Piece]:
         yield encode_messages(self.messages)
         yield from encode_objects(self.objects[identifier] for identifier in object_ids(tree for _, tree in self.messages))
 
@@ -136,16 +138,20 @@ def encode_messages(messages: Iterable[tuple[ProtoMessage, ObjectTree]]) -> byte
     return bytes(piece)
 
 
-def encode_objects(contents: Iterable[Content]) -> Iterator[Content]:
+def encode_objects(contents: Iterable[Content]) -> Iterator[Piece]:
     """The other pieces of a bundle: objects, each after its length."""
     for content in contents:
         yield _U64.pack(len(content))
-        yield content
+        if isinstance(content, Chunk):
+            yield content.head
+            yield content.data
+        else:
+            yield content
 
 
-def coalesce(pieces: Iterable[Content]) -> Iterator[Content]:
+def coalesce(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Gather pieces that are smaller than `CHUNK_BYTES`: a write and a read for each would cost more than the copy."""
-    small: list[Content] = []
+    small: list[Piece] = []
     gathered = 0
     for piece in pieces:
         if len(piece) >= CHUNK_BYTES:
@@ -168,9 +174,9 @@ class Packing:
 
     def __init__(self) -> None:
         self._content_id = ""
-        self._content: list[Content] = []
+        self._content: list[Piece] = []
 
-    def chunks(self, bundle: Bundle) -> list[Content]:
+    def chunks(self, bundle: Bundle) -> list[Piece]:
         """A bundle's chunks without its prologue, to be sent one after the other."""
         ((_, tree),) = bundle.messages
         root = bundle.objects[tree.object_id]
@@ -183,7 +189,7 @@ class Packing:
         return [encode_messages(bundle.messages), *self._content, *coalesce(encode_objects([root]))]
 
 
-def read_prologue(data: Content | bytearray) -> dict[str, Any]:
+def read_prologue(data: Piece | bytearray) -> dict[str, Any]:
     """The prologue of a bundle, without reading what follows.
 
     Raises
@@ -195,7 +201,7 @@ def read_prologue(data: Content | bytearray) -> dict[str, Any]:
     return reading.result()
 
 
-def decode(data: Content | bytearray, *, verify: bool = True) -> Bundle:
+def decode(data: Piece | bytearray, *, verify: bool = True) -> Bundle:
     """Decode a bundle, whose objects stay where they are: they are valid as long as `data` is.
 
     Parameters
@@ -229,7 +235,7 @@ class Decoder:
     def __init__(self, *, verify: bool = True, in_place: bool = False) -> None:
         self._reading = _Reading(_read(verify), in_place=in_place)
 
-    def feed(self, data: Content | bytearray) -> None:
+    def feed(self, data: Piece | bytearray) -> None:
         """Take the next piece, which must not change until the decoder's end.
 
         Raises
@@ -255,7 +261,7 @@ class Decoder:
 T = TypeVar("T")
 _Want = tuple[int, bool]
 """How many bytes, and whether their SHA-256 is wanted too."""
-_Got = tuple[Content, str]
+_Got = tuple[Piece, str]
 _Steps = Generator[_Want, _Got, T]
 
 
@@ -269,7 +275,7 @@ class _Reading(Generic[T]):
         self._at = 0
         self._want(next(steps))
 
-    def feed(self, data: Content | bytearray) -> int:
+    def feed(self, data: Piece | bytearray) -> int:
         """Take a piece; returns how many bytes of it are left when the generator is at its end."""
         view = memoryview(data)
         while self._result is None and (view or not self._missing):

@@ -112,17 +112,18 @@ class Fold:
 
     def _add(self, key: str, value: NDArray[Any], weight: float) -> None:
         if key not in self._sums:
-            self._sums[key] = np.zeros(value.shape)
+            self._sums[key] = np.asarray(np.multiply(value, weight, dtype=np.float64, order="C"))
+            return
         terms, total = value.reshape(-1), self._sums[key].reshape(-1)
         for start in range(0, terms.size, _BLOCK):
             total[start : start + _BLOCK] += np.multiply(terms[start : start + _BLOCK], weight, dtype=np.float64)
 
     def _take_average(self, key: str, total_weight: float) -> NDArray[Any]:
         """The sum over the weights, of the type that an array times a number has."""
-        average = self._sums.pop(key)
-        average /= total_weight
-        like = self._like[key]
-        return average if like is None else average.astype((np.zeros((0,) * average.ndim, like[0]) * 1.0).dtype, copy=False)
+        total, like = self._sums.pop(key), self._like[key]
+        kind = total.dtype if like is None else (np.zeros((0,) * total.ndim, like[0]) * 1.0).dtype
+        average = total if kind == total.dtype else np.empty(total.shape, kind)
+        return np.divide(total, total_weight, out=average, casting="same_kind")  # divided as float64, then rounded
 
 
 class _Folded(Array):

@@ -8,6 +8,7 @@ message: Flower copies and hashes those several times, each way, and here it is 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
@@ -17,7 +18,35 @@ from flwr.supercore.constant import HEAD_BODY_DIVIDER, HEAD_VALUE_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import InflatableObject, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-Content = bytes | memoryview
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An `ArrayChunk` whose data stay where the array has them."""
+
+    head: bytes
+    data: memoryview
+
+    @classmethod
+    def of(cls, data: memoryview) -> "Chunk":
+        """Put Flower's head before a part of an array's data."""
+        return cls(_CHUNK_HEAD % len(data), data)
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.data)
+
+    def __bytes__(self) -> bytes:
+        return b"".join((self.head, self.data))
+
+    @property
+    def object_id(self) -> str:
+        """The SHA-256 of its bytes."""
+        digest = hashlib.sha256(self.head)
+        digest.update(self.data)
+        return digest.hexdigest()
+
+
+Content = bytes | memoryview | Chunk
+"""What an object is made of: ``bytes(content)`` is the object."""
 
 _CHUNK, _ARRAY = (f"{cls.__qualname__}{HEAD_VALUE_DIVIDER}".encode() for cls in (ArrayChunk, Array))
 _CHUNK_HEAD = _CHUNK + HEAD_VALUE_DIVIDER.encode() + b"%d" + HEAD_BODY_DIVIDER
@@ -38,13 +67,13 @@ def _gather_ids(tree: ObjectTree, found: dict[str, None]) -> None:
     found[tree.object_id] = None
 
 
-def deflate(messages: Iterable[Message]) -> tuple[list[ObjectTree], dict[str, bytes]]:
+def deflate(messages: Iterable[Message]) -> tuple[list[ObjectTree], dict[str, Content]]:
     """The trees of messages and the objects of all trees, by identifier; what messages share is made once.
 
     Each message gets its message_id, which is its object identifier.
     """
     trees: list[ObjectTree] = []
-    objects: dict[str, bytes] = {}
+    objects: dict[str, Content] = {}
     done: dict[int, ObjectTree] = {}
     with no_object_id_recompute():
         for message in messages:
@@ -54,7 +83,7 @@ def deflate(messages: Iterable[Message]) -> tuple[list[ObjectTree], dict[str, by
     return trees, objects
 
 
-def _deflate(item: InflatableObject, objects: dict[str, bytes], done: dict[int, ObjectTree]) -> ObjectTree:
+def _deflate(item: InflatableObject, objects: dict[str, Content], done: dict[int, ObjectTree]) -> ObjectTree:
     if id(item) in done:
         return done[id(item)]
     if isinstance(item, Array):
@@ -81,19 +110,14 @@ def _parts(item: InflatableObject) -> list[InflatableObject]:
     return list(item.values()) if isinstance(item, RecordDict | ArrayRecord) else []
 
 
-def _deflate_chunks(array: Array, objects: dict[str, bytes]) -> dict[str, ObjectTree]:
+def _deflate_chunks(array: Array, objects: dict[str, Content]) -> dict[str, ObjectTree]:
     """The chunks of an array; their identifiers are kept where Flower's class keeps them, until the data change."""
     if "_chunks" not in array.__dict__:
         data, size = memoryview(array.data), FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
-        chunks: list[tuple[str, ArrayChunk]] = []
-        for part in (data[start : start + size] for start in range(0, len(data), size)):
-            content = b"".join((_CHUNK_HEAD % len(part), part))
-            chunks.append((hashlib.sha256(content).hexdigest(), ArrayChunk(part)))
-            objects[chunks[-1][0]] = content
-        array.__dict__["_chunks"] = chunks
+        parts = (data[start : start + size] for start in range(0, len(data), size))
+        array.__dict__["_chunks"] = [(Chunk.of(part).object_id, ArrayChunk(part)) for part in parts]
     for identifier, chunk in array.__dict__["_chunks"]:
-        if identifier not in objects:
-            objects[identifier] = b"".join((_CHUNK_HEAD % len(chunk.data), chunk.data))
+        objects[identifier] = Chunk.of(chunk.data)
     return {identifier: ObjectTree(object_id=identifier) for identifier, _ in array.__dict__["_chunks"]}
 
 
@@ -109,7 +133,7 @@ def inflate(tree: ObjectTree, objects: Mapping[str, Content]) -> InflatableObjec
     arrays: dict[str, InflatableObject] = {}
     for identifier in object_ids([tree]):
         content = objects[identifier]
-        if bytes(content[: len(_CHUNK)]) != _CHUNK:
+        if not isinstance(content, Chunk) and bytes(content[: len(_CHUNK)]) != _CHUNK:
             others[identifier] = bytes(content)
     for identifier, content in others.items():
         if content.startswith(_ARRAY):
@@ -129,6 +153,8 @@ def _inflate_array(content: bytes, objects: Mapping[str, Content]) -> Array:
 
 
 def _data_of_chunk(content: Content) -> memoryview:
+    if isinstance(content, Chunk):
+        return content.data
     head, divider, _ = bytes(content[:_LONGEST_CHUNK_HEAD]).partition(HEAD_BODY_DIVIDER)
     if not head.startswith(_CHUNK) or not divider:
         raise ValueError("what an array names as its chunk is none")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
@@ -35,11 +36,16 @@ MESSAGES = {
 }  # fmt: skip
 
 
+def deflated(message: Message) -> tuple[ObjectTree, dict[str, bytes]]:
+    ((tree,), objects) = deflate([message])
+    return tree, {identifier: bytes(content) for identifier, content in objects.items()}
+
+
 @pytest.mark.parametrize("name", MESSAGES)
 def test_objects_and_tree_are_flowers(name: str) -> None:
     """Identifiers, contents and tree of every object of a message."""
     message = MESSAGES[name]()
-    ((tree,), objects) = deflate([message])
+    tree, objects = deflated(message)
     nested = get_all_nested_objects(message)
     assert objects == {identifier: item.deflate() for identifier, item in nested.items()}
     assert tree == get_object_tree(message)
@@ -50,7 +56,7 @@ def test_objects_and_tree_are_flowers(name: str) -> None:
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_is_read_as_flower_reads_it(name: str) -> None:
     """Out of memory that is overwritten afterwards: nothing is shared with it."""
-    ((tree,), objects) = deflate([MESSAGES[name]()])
+    tree, objects = deflated(MESSAGES[name]())
     lent = {identifier: bytearray(content) for identifier, content in objects.items()}
     read = inflate(tree, {identifier: memoryview(content) for identifier, content in lent.items()})
     for content in lent.values():
@@ -58,16 +64,16 @@ def test_a_message_is_read_as_flower_reads_it(name: str) -> None:
     flowers = inflate_object_from_contents(tree.object_id, dict(objects))
     assert isinstance(read, Message)
     assert isinstance(flowers, Message)
-    assert deflate([read])[1] == deflate([flowers])[1] == objects
+    assert deflated(read)[1] == deflated(flowers)[1] == objects
 
 
 def test_a_change_is_seen() -> None:
     """An array that is given other bytes after it was deflated has another identifier, and so has all that holds it."""
     message = instruction(1, {"a": np.zeros(3), "b": np.ones(3)})
-    before = deflate([message])[1]
+    before = deflated(message)[1]
     record: Any = message.content["arrays"]
     record["a"].data = Array(np.full(3, 2.0)).data
-    after = deflate([message])[1]
+    after = deflated(message)[1]
     assert (
         len(before.keys() - after.keys()) == len(after.keys() - before.keys()) == 5
     )  # chunk, array, record, content, message
@@ -90,7 +96,7 @@ def test_what_messages_share_is_made_once() -> None:
 )  # fmt: skip
 def test_an_array_that_does_not_fit_its_chunks_is_refused(change: Any) -> None:
     """As ValueError, TypeError or KeyError, which a bundle makes its own of."""
-    ((tree,), objects) = deflate([instruction(1, {"a": np.ones(3)})])
+    tree, objects = deflated(instruction(1, {"a": np.ones(3)}))
     (name,) = (name for name, content in objects.items() if content.startswith(b"Array "))
     head, _, body = objects[name].partition(b"\0")
     facts = json.loads(body)
@@ -104,7 +110,7 @@ def test_an_array_that_does_not_fit_its_chunks_is_refused(change: Any) -> None:
 )
 def test_a_chunk_that_is_none_is_refused(content: bytes) -> None:
     """Too short, without an end of its head, or of another class."""
-    ((tree,), objects) = deflate([instruction(1, {"a": np.ones(3)})])
+    tree, objects = deflated(instruction(1, {"a": np.ones(3)}))
     (name,) = (name for name, found in objects.items() if found.startswith(b"ArrayChunk "))
     with pytest.raises((ValueError, TypeError, KeyError)):
         inflate(tree, {**objects, name: content})

@@ -68,7 +68,7 @@ def test_a_wrong_hash_leaves_nothing_behind(running: Running, lab: Lab, pi: Pi) 
     pulled = pi.pull()
     bundle = pi.answer(message_in(pulled))
     last = list(bundle.objects)[-1]
-    objects = {**bundle.objects, last: bytes(bundle.objects[last][:-1]) + bytes([bundle.objects[last][-1] ^ 1])}
+    objects = {**bundle.objects, last: bytes(bundle.objects[last])[:-1] + bytes([bytes(bundle.objects[last])[-1] ^ 1])}
     reply = pi.push(message_id, pi.facts(pulled), Bundle({}, bundle.messages, objects))
     assert (reply.status, "does not have the hash" in reply.data["error"]) == (400, True)
     assert stored(lab) == before
