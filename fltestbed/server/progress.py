@@ -62,7 +62,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(f"[{self._view.run}] {text}", markup=False)
+        self._console.out(f"[{self._view.run}] {text}", highlight=False)
 
     async def _watch(self) -> None:
         while True:
