@@ -27,7 +27,7 @@ HOLD_S = 10.0
 PATIENCE_S = 60.0
 """Beyond the time that a request may be held."""
 FOLDED_AT_ONCE = 8
-"""Replies that are held whole before they are added up: a request for each would cost more than the adding."""
+"""Replies that come with one request, and are added up one by one: a request for each would cost more than the adding."""
 
 
 class BundleGrid(Grid):
@@ -170,18 +170,20 @@ class BundleGrid(Grid):
         end_ns = None if math.isinf(timeout) else self._clock.raw_ns() + int(timeout * 1e9)
         replies: list[Message] = []
         overlap_ns = 0
+
+        def take(reply: Message) -> None:
+            nonlocal overlap_ns
+            waiting.discard(reply.metadata.reply_to_message_id)
+            if fold is not None:
+                start_ns = self._clock.raw_ns()
+                fold.take(reply)
+                overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
+
         while waiting:
             left_s = HOLD_S if end_ns is None else (end_ns - self._clock.raw_ns()) / 1e9
             if left_s <= 0:
                 break
-            arrived = self._pull(waiting, min(HOLD_S, left_s), at_most=None if fold is None else FOLDED_AT_ONCE)
-            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-            replies.extend(arrived)
-            if fold is not None:
-                start_ns = self._clock.raw_ns()
-                for reply in arrived:
-                    fold.take(reply)
-                overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
+            replies += self._pull(waiting, min(HOLD_S, left_s), None if fold is None else FOLDED_AT_ONCE, take)
         self._waiting -= waiting
         self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
         if fold is not None and self.is_measuring:
@@ -195,7 +197,14 @@ class BundleGrid(Grid):
 
     # How it is done
 
-    def _pull(self, message_ids: set[str], hold_s: float, at_most: int | None = None) -> list[Message]:
+    def _pull(
+        self,
+        message_ids: set[str],
+        hold_s: float,
+        at_most: int | None = None,
+        take: Callable[[Message], None] = lambda _: None,
+    ) -> list[Message]:
+        """Replies that are there, or come within `hold_s`; each is given to `take` before the next one is read."""
         asked = {
             "message_ids": sorted(message_ids), "run_id": str(self._run.run_id), "hold_s": hold_s, "at_most": at_most,
             "marks": self._take_marks(),
@@ -210,11 +219,11 @@ class BundleGrid(Grid):
             held_ns = self._clock.raw_ns()
             message_id = reply.metadata.reply_to_message_id
             self._waiting.discard(message_id)
-            if not self.is_measuring:
-                continue
-            self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
-            if error is None:
-                self._mark_metrics(reply, message_id, held_ns)
+            if self.is_measuring:
+                self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
+                if error is None:
+                    self._mark_metrics(reply, message_id, held_ns)
+            take(reply)
         self._buffers.to_child.free()
         return replies
 
