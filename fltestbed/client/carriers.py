@@ -67,9 +67,15 @@ class PatientConnection:
         self._timeout_s = timeout_s
 
     def post(
-        self, path: str, body: Sequence[bytes | memoryview], silence_s: float, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        body: Sequence[bytes | memoryview],
+        silence_s: float,
+        headers: dict[str, str] | None = None,
+        *,
+        tells_start: bool = False,
     ) -> Reply:
-        """Send a request and read its answer.
+        """Send a request and read its answer; its parameters are those of `ServerConnection.post`.
 
         Raises
         ------
@@ -79,7 +85,7 @@ class PatientConnection:
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
-                return self._connection.post(path, body, silence_s, headers)
+                return self._connection.post(path, body, silence_s, headers, tells_start=tells_start)
             except (OSError, http.client.HTTPException) as error:
                 if time.monotonic() >= deadline:
                     raise ServerUnreachable(
@@ -90,7 +96,7 @@ class PatientConnection:
 
     @property
     def send_ns(self) -> int:
-        """Client's clock just before the latest request was written, whether it was answered or not."""
+        """Client's clock when the latest request began to leave, whether it was answered or not."""
         return self._connection.send_ns
 
     @property
@@ -158,7 +164,8 @@ class BundleCarrier:
         kept |= {"payload_bytes": len(result.reply), "downlink_start_raw_ns": prologue["server_send_raw_ns"]}
         kept |= {key: prologue.get(key) for key in ("round", "message_type")}
         try:
-            pushed = self._connection.post("push", body, self._deadline_s, {REPLY_TO_HEADER: result.message_id})
+            fields = {REPLY_TO_HEADER: result.message_id}
+            pushed = self._connection.post("push", body, self._deadline_s, fields, tells_start=True)
         except BaseException:  # also when this process is told to end: the server may never hear of it
             self._late.keep_reply(kept | {"send_raw_ns": self._connection.send_ns})
             raise

@@ -3,7 +3,8 @@
 Stamps are of the client's CLOCK_MONOTONIC_RAW:
 
 ``send_ns``
-    Just before the first byte of the request is handed to the kernel (the connection stands by then).
+    The first byte of the request left this host, by the kernel's stamp; where there is none by the time that the last bytes
+    are written, it was about to be handed to the kernel (the connection stands by then).
 ``sent_ns``
     The last byte of the request left this host for the first time, by the kernel's stamp; where the kernel gives none, it
     was handed to the kernel, which may still hold up to a send buffer of it.
@@ -30,10 +31,11 @@ from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 
 PREFIX = "/v1/fltestbed/client/"
-SEND_HEADER = "x-fltestbed-send-raw-ns"
 CONNECT_HEADER = "x-fltestbed-connect-ns"
 REPLY_TO_HEADER = "x-fltestbed-reply-to"
 STAMPED_BYTES = 64
+START_BYTES = 8
+"""Of `send_ns` at the end of a body, big-endian: it is not known before the body is under way."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ServerConnection:
         self._tls = tls
         self._http: http.client.HTTPConnection | None = None
         self.send_ns = 0
-        """`send_ns` of the latest request, whether it was answered or not."""
+        """`send_ns` of the latest request as far as it came, whether it was answered or not."""
         self.is_measured = True
         """Off, the kernel stamps nothing, no TCP_INFO is read and no stamp is told."""
         self.congestion_control = ""
@@ -98,9 +100,15 @@ class ServerConnection:
         return response.getheader("date", "")
 
     def post(
-        self, path: str, body: Sequence[bytes | memoryview], timeout_s: float, headers: dict[str, str] | None = None
+        self,
+        path: str,
+        body: Sequence[bytes | memoryview],
+        timeout_s: float,
+        headers: dict[str, str] | None = None,
+        *,
+        tells_start: bool = False,
     ) -> Reply:
-        """Send one request and read its answer. Its headers carry `send_ns` and `connect_ns`.
+        """Send one request and read its answer. Its headers carry `connect_ns`.
 
         Parameters
         ----------
@@ -110,6 +118,8 @@ class ServerConnection:
             Sent one after the other.
         timeout_s : float
             Longest silence of the socket.
+        tells_start : bool
+            `send_ns` follows the body, in `START_BYTES`.
 
         Raises
         ------
@@ -117,7 +127,7 @@ class ServerConnection:
             The connection broke; it is closed, and the next request opens another.
         """
         try:
-            return self._exchange(path, body, timeout_s, headers or {})
+            return self._exchange(path, body, timeout_s, headers or {}, tells_start)
         except (OSError, http.client.HTTPException):
             self.close()
             raise
@@ -187,24 +197,29 @@ class ServerConnection:
             return sock
         raise problem
 
-    def _exchange(self, path: str, body: Sequence[bytes | memoryview], timeout_s: float, headers: dict[str, str]) -> Reply:
+    def _exchange(
+        self, path: str, body: Sequence[bytes | memoryview], timeout_s: float, headers: dict[str, str], tells_start: bool
+    ) -> Reply:
         was_open = self._http is not None and self._http.sock is not None
         start_ns = self._clock.raw_ns()
         connection = self._connect(timeout_s)
         connect_ns = 0 if was_open else self._clock.raw_ns() - start_ns
-        fields = {**self._key.headers(), **headers, "content-length": str(sum(len(part) for part in body))}
+        length = sum(len(part) for part in body) + tells_start * START_BYTES
+        fields = {**self._key.headers(), **headers, "content-length": str(length)}
         sock = self._stamped(connection.sock)
         before = tcp_snapshot(connection.sock) if self.is_measured else None
-        self.send_ns = send_ns = self._clock.raw_ns()
         if self.is_measured:
-            fields |= {SEND_HEADER: str(send_ns), CONNECT_HEADER: str(connect_ns)}
-        connection.request("POST", PREFIX + path, body=_with_stamped_end(sock, body), headers=fields)
-        sent_ns = self._clock.raw_ns()
+            fields[CONNECT_HEADER] = str(connect_ns)
         if sock is not None:
-            sent_ns = sock.wait_left(timeout_s) or sent_ns
-            sock.stamp_sending(False)
+            sock.begin_sending()
+        self.send_ns = self._clock.raw_ns()
+        connection.request("POST", PREFIX + path, body=self._pieces(sock, body, tells_start), headers=fields)
+        handed_ns = self._clock.raw_ns()
         response = connection.getresponse()
         first_ns = (sock and sock.first_ns) or self._clock.raw_ns()
+        sent_ns = (sock and sock.left_ns(length)) or handed_ns
+        if sock is not None:
+            sock.stamp_sending(False)
         content = bytearray(int(response.getheader("content-length", "0")))
         view, at = memoryview(content), 0
         while at < len(content):
@@ -215,7 +230,7 @@ class ServerConnection:
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
         response.read()
         after = tcp_snapshot(connection.sock) if before is not None and connection.sock is not None else None
-        return Reply(response.status, content, send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
+        return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
 
     def _stamped(self, sock: socket.socket) -> StampedSocket | None:
         """The socket, if the kernel stamps what it carries: not with TLS, and not in rounds that are not measured."""
@@ -225,17 +240,22 @@ class ServerConnection:
         sock.expect()
         return sock if self.is_measured else None
 
-
-def _with_stamped_end(sock: StampedSocket | None, body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The pieces of a body; the kernel is asked to stamp the last few bytes, which are a write of their own."""
-    if sock is None:
-        yield from body
-        return
-    yield from body[:-1]
-    last = memoryview(body[-1])
-    yield last[:-STAMPED_BYTES]
-    sock.stamp_sending(True)
-    yield last[-STAMPED_BYTES:]
+    def _pieces(
+        self, sock: StampedSocket | None, body: Sequence[bytes | memoryview], tells_start: bool
+    ) -> Iterator[bytes | memoryview]:
+        """The pieces of a body. Of a stamped socket the header, which has been written by now, and the last few bytes are
+        stamped; each is a write of its own.
+        """
+        if sock is not None:
+            sock.stamp_sending(False)
+        last = memoryview(body[-1])
+        yield from body[:-1]
+        yield last[:-STAMPED_BYTES]
+        if sock is not None:
+            self.send_ns = sock.began_ns() or self.send_ns
+            sock.stamp_sending(True)
+        end = bytes(last[-STAMPED_BYTES:])
+        yield end + self.send_ns.to_bytes(START_BYTES, "big") if tells_start else end
 
 
 def refuse(reply: Reply) -> None:

@@ -5,20 +5,25 @@ not left yet: a send buffer may hold seconds of it. The kernel notes both moment
 Documentation/networking/timestamping.rst): a packet's when it came from the device's driver, and when it went there.
 
 Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is read, by its distance from a look at both
-clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. A stamp is not
-believed that comes out later than now, before the one before it, more than `MOST_DELAY_NS` ago, or at a time when all there
-was had been read (a gap was filled since): then the moment of reading counts. So does it where there is no stamp: with TLS
-on a client, whose socket is OpenSSL's, or with a device that stamps nothing.
+clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. The look has a
+length (a process may lose its CPU in it): of what it leaves open an arrival takes the latest moment and a departure the
+earliest, so no bound that is made of them is ever too narrow. A stamp is not believed that comes out later than now, before
+the one before it, more than `MOST_DELAY_NS` ago, or at a time when all there was had been read (a gap was filled since):
+then the moment of reading counts. So does it with a device that stamps nothing.
 
-Two limits. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message
-that is read late may seem later than it was, never by more than the reading was late. And a stamp of sending is of the
-first time that the last byte left: if it was lost and sent again, the receiver's stamp says when it came.
+A stamp of sending comes with the place of its write in the stream (SOF_TIMESTAMPING_OPT_ID), so the first write of a message
+and its last are told apart, also when one of them was lost and sent again: what counts is when it left for the first time.
+The receiver's stamp says when it came.
+
+One limit. The kernel joins packets that wait to be read and keeps the stamp of the last, so the first byte of a message that
+is read late may seem later than it was, never by more than the reading was late.
 """
 
 import contextlib
 import select
 import socket
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
@@ -28,10 +33,29 @@ MOST_DELAY_NS = 1_000_000_000
 # linux/socket.h, linux/net_tstamp.h
 _SO_TIMESTAMPING = 37
 _MSG_ERRQUEUE = 0x2000
-_TX_SOFTWARE, _RX_SOFTWARE, _SOFTWARE, _ONLY_STAMPS = 1 << 1, 1 << 3, 1 << 4, 1 << 11
+_TX_SOFTWARE, _RX_SOFTWARE, _SOFTWARE, _NUMBERED, _ONLY_STAMPS = 1 << 1, 1 << 3, 1 << 4, 1 << 7, 1 << 11
 _TIMESPEC = struct.Struct("@qq")
+# linux/errqueue.h: the last field of struct sock_extended_err is the number
+_EXTENDED_ERROR = struct.Struct("@IBBBBII")
+_ERROR_KINDS = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))  # IP_RECVERR, IPV6_RECVERR
+_NUMBERS = 1 << 32
 _ANCILLARY_BYTES = 256
 _NS_PER_S = 1_000_000_000
+_SHORT_LOOK_NS, _MOST_LOOKS = 10_000, 4
+_LOOKS_DIFFER_NS = 100_000
+"""A stamp that is read twice, with a part of its packet each, may come out earlier the second time: a look has a length."""
+
+
+@dataclass(frozen=True)
+class _Departure:
+    """A write that has left: the place of its last byte in the stream, modulo 2**32, and when it left first."""
+
+    number: int
+    left_ns: int
+
+    def bytes_after(self, other: "_Departure") -> int:
+        """How many bytes later in the stream; negative for an earlier write."""
+        return (self.number - other.number + _NUMBERS // 2) % _NUMBERS - _NUMBERS // 2
 
 
 class StampedSocket(socket.socket):
@@ -51,7 +75,8 @@ class StampedSocket(socket.socket):
         self.first_ns: int | None = None
         self.arrived_ns: int | None = None
         self._drained_ns = 0  # everything that could be read then has been
-        self._left_ns: int | None = None
+        self._first_left: _Departure | None = None
+        self._last_left: _Departure | None = None
         self._is_fresh = True
         self._is_on = True
         self._stamps_sending = False
@@ -66,9 +91,8 @@ class StampedSocket(socket.socket):
         """Be stamped from now on, or be like any other socket: then `first_ns` and `arrived_ns` are None."""
         if on == self._is_on:
             return
-        if self._stamps_sending:
-            self.stamp_sending(False)
-        self.left_ns()  # off the error queue, which nobody looks at while this is off
+        self.stamp_sending(False)
+        self._take_stamps()  # off the error queue, which nobody looks at while this is off
         self._is_on = on
         self.first_ns = self.arrived_ns = None
         self._set(_RX_SOFTWARE if on else 0)
@@ -79,55 +103,97 @@ class StampedSocket(socket.socket):
         self._is_fresh = True
         self.first_ns = None
 
+    def begin_sending(self) -> None:
+        """The next write is the first of a message; let the kernel stamp it, and what follows until `stamp_sending`."""
+        self._take_stamps()
+        self._first_left = self._last_left = None
+        self.stamp_sending(True)
+
     def stamp_sending(self, on: bool) -> None:
         """Let the kernel stamp what is sent from now on, or no longer."""
-        if on:
-            self.left_ns()
-            self._left_ns = None
+        if on == self._stamps_sending:
+            return
         self._stamps_sending = on
-        self._set(_RX_SOFTWARE | (_TX_SOFTWARE | _ONLY_STAMPS if on else 0))
+        # Numbers count from when they were asked for, so they stay on: those of one message have to be of one count.
+        self._set(_RX_SOFTWARE | _ONLY_STAMPS | _NUMBERED | (_TX_SOFTWARE if on else 0))
 
-    def left_ns(self) -> int | None:
-        """Raw clock when the last byte sent under `stamp_sending` left this host; None if the kernel has not said."""
+    def began_ns(self) -> int | None:
+        """Raw clock when the first write since `begin_sending` left this host; None if the kernel has not said."""
         self._take_stamps()
-        return self._left_ns
+        return None if self._first_left is None else self._first_left.left_ns
+
+    def left_ns(self, bytes_after: int | None = None) -> int | None:
+        """Raw clock when the last stamped write left this host for the first time; None if the kernel has not said.
+
+        Parameters
+        ----------
+        bytes_after : int, optional
+            How many bytes were written after the first stamped write: None is returned unless the last of them has left.
+        """
+        self._take_stamps()
+        if self._first_left is None or self._last_left is None:
+            return None
+        if bytes_after is not None and self._last_left.bytes_after(self._first_left) != bytes_after % _NUMBERS:
+            return None
+        return self._last_left.left_ns
 
     def _take_stamps(self) -> bool:
         """Take what there is off the error queue; False if it was empty."""
         timeout, found = self.gettimeout(), False
-        self.settimeout(0)
+        if timeout != 0:
+            self.settimeout(0)
         try:
             with contextlib.suppress(OSError):
                 while True:
                     _, ancillary, _, _ = self.recvmsg(0, _ANCILLARY_BYTES, _MSG_ERRQUEUE)
-                    self._left_ns = max(self._read_stamp(ancillary) or 0, self._left_ns or 0) or None
+                    self._note_departure(ancillary)
                     found = True
         finally:
-            self.settimeout(timeout)
+            if timeout != 0:
+                self.settimeout(timeout)
         return found
 
-    def wait_left(self, timeout_s: float) -> int | None:
-        """Wait until the last byte has left this host, or an answer has come.
+    def _note_departure(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        left_ns = self._read_stamp(ancillary, latest=False)
+        numbers = [_EXTENDED_ERROR.unpack_from(data)[-1] for *kind, data in ancillary if tuple(kind) in _ERROR_KINDS]
+        if left_ns is None or not numbers:
+            return
+        departure = _Departure(numbers[0], left_ns)
+        if self._first_left is None or departure.bytes_after(self._first_left) < 0:
+            self._first_left = departure
+        if self._last_left is None or departure.bytes_after(self._last_left) > 0:
+            self._last_left = departure
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """As of any socket, but for stamps of sending: while one is there, the socket counts as ready, and Python's own
+        sending would spin.
 
         Raises
         ------
         TimeoutError
+            Nothing could be sent for as long as the socket's timeout.
         """
-        poll = select.poll()
-        poll.register(self, select.POLLIN)
-        while (left := self.left_ns()) is None:
-            ready = poll.poll(timeout_s * 1e3)
-            if not ready:
-                raise TimeoutError("timed out")
-            if ready[0][1] & ~select.POLLERR:
-                return self.left_ns()
-        return left
+        timeout = self.gettimeout()
+        if timeout == 0:
+            super().sendall(data, flags)
+            return
+        left = memoryview(data).cast("B")
+        self.settimeout(0)
+        try:
+            while left:
+                try:
+                    left = left[self.send(left, flags) :]
+                except BlockingIOError:
+                    self._wait(select.POLLOUT, timeout)
+        finally:
+            self.settimeout(timeout)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """As of any socket. It does not block in the middle, so a message's first byte may come by itself."""
         if not self._is_on:
             return super().recv(bufsize, flags)
-        self._clear_errors()
+        if self._stamps_sending or self._first_left is not None:
+            self._take_stamps()  # as long as one is there, the socket counts as readable
         if not self._is_fresh:
             return self._receive(bufsize, flags)
         first = self._receive(1, flags)
@@ -155,18 +221,20 @@ class StampedSocket(socket.socket):
         return count
 
     def _wait_readable(self) -> None:
-        """Wait as a blocking socket does, and take stamps of sending off the error queue: while one is there, the socket
-        counts as ready, and Python's own waiting would spin.
+        """Wait as a blocking socket does.
 
         Raises
         ------
         TimeoutError
         """
         timeout = self.gettimeout()
-        if timeout == 0:
-            return
+        if timeout != 0:
+            self._wait(select.POLLIN, timeout)
+
+    def _wait(self, event: int, timeout: float | None) -> None:
+        """Wait until the socket is ready, and take stamps of sending off the error queue, for which it counts as ready."""
         poll = select.poll()
-        poll.register(self, select.POLLIN)
+        poll.register(self, event)
         while ready := poll.poll(None if timeout is None else timeout * 1e3):
             if ready[0][1] & ~select.POLLERR or not self._take_stamps():
                 return
@@ -179,32 +247,35 @@ class StampedSocket(socket.socket):
         return data
 
     def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], before_ns: int, drained: bool) -> None:
-        stamp = self._read_stamp(ancillary)
+        stamp = self._read_stamp(ancillary, latest=True)
         now = self.clock.raw_ns()
         # Bytes that came behind a gap carry the stamp of their own packet, and not of the one that filled the gap: what
         # could not be read at `_drained_ns` has become whole since.
-        floor = max(now - MOST_DELAY_NS, self.arrived_ns or 0, self._drained_ns)
+        floor = max(now - MOST_DELAY_NS, self._drained_ns, (self.arrived_ns or 0) - _LOOKS_DIFFER_NS)
         self._drained_ns = before_ns if drained else self._drained_ns
-        self.arrived_ns = stamp if stamp is not None and floor <= stamp <= now else now
+        self.arrived_ns = max(stamp, self.arrived_ns or 0) if stamp is not None and floor <= stamp <= now else now
 
     def _note_first(self) -> None:
         self._is_fresh = False
         self.first_ns = self.arrived_ns
 
-    def _read_stamp(self, ancillary: list[tuple[int, int, bytes]]) -> int | None:
-        """The kernel's software stamp on the raw clock; None if there is none that can be believed."""
+    def _read_stamp(self, ancillary: list[tuple[int, int, bytes]], *, latest: bool) -> int | None:
+        """The kernel's software stamp on the raw clock, at the latest or at the earliest; None if it cannot be believed."""
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPING:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-                raw_ns, wall_ns = self.clock.raw_ns(), self.clock.wall_ns()
+                before_ns, wall_ns, after_ns = self._look()
                 delay_ns = wall_ns - (seconds * _NS_PER_S + nanoseconds)
-                return raw_ns - delay_ns if 0 <= delay_ns <= MOST_DELAY_NS else None
+                return (after_ns if latest else before_ns) - delay_ns if 0 <= delay_ns <= MOST_DELAY_NS else None
         return None
 
-    def _clear_errors(self) -> None:
-        """Take the stamps of sending off the error queue: as long as they are there, the socket counts as readable."""
-        if self._stamps_sending:
-            self.left_ns()
+    def _look(self) -> tuple[int, int, int]:
+        """The wall clock between two readings of the raw clock; short, unless the process loses its CPU again and again."""
+        for _ in range(_MOST_LOOKS):
+            look = self.clock.raw_ns(), self.clock.wall_ns(), self.clock.raw_ns()
+            if look[2] - look[0] < _SHORT_LOOK_NS:
+                break
+        return look
 
     def _set(self, flags: int) -> None:
         with contextlib.suppress(OSError):

@@ -122,10 +122,10 @@ TRANSFERS_TABLE = Table(
         message_id Flower's identifier of the message that went to the client
         attempt [int] number of the try, from 1
         transport bundle or objects
-        client_start_raw_ns client's clock: downlink, first byte of the response reached the host (kernel's stamp); uplink, just before the first byte of the request was handed to the kernel; with TLS the client's stamps are its own, of the plain text, so encryption counts as transfer
+        client_start_raw_ns client's clock: downlink, first byte of the response reached the host (kernel's stamp); uplink, first byte of the request left the host (kernel's stamp; else it was about to be handed to the kernel); with TLS the client's stamps are its own, of the plain text, so encryption counts as transfer
         client_end_raw_ns client's clock: downlink, last byte of the response reached the host (kernel's stamp; else it was read); uplink, last byte of the request left the host for the first time (kernel's stamp; else it was handed to the kernel)
         client_response_raw_ns client's clock: uplink, first byte of the server's answer reached the host; empty for downlink
-        server_start_raw_ns server's clock: downlink, just before the first byte of the response was handed to the kernel; uplink, first byte of the request reached the host (kernel's stamp; else its header was parsed)
+        server_start_raw_ns server's clock: downlink, first byte of the response left the host (kernel's stamp; else it was about to be handed to the kernel); uplink, first byte of the request reached the host (kernel's stamp; else its header was parsed)
         server_end_raw_ns server's clock: downlink, last byte of the response left the host for the first time (kernel's stamp; else it was handed to the kernel); uplink, last byte of the request reached the host (kernel's stamp; else it was read)
         payload_bytes bytes of the message without HTTP framing and TLS records
         wire_up_bytes bytes from client to server on the wire during the exchange, headers and retransmissions included, from the client's TCP_INFO
@@ -158,7 +158,7 @@ CLOCK_SAMPLES_TABLE = Table(
         client name of the client
         interface interface over which the exchange went: the client's link, or a second network (--clock-interface)
         exchange which exchange: clock (made for the purpose), pull, push
-        client_send_raw_ns client's clock just before the request was handed to the kernel
+        client_send_raw_ns client's clock when the request's first byte left the host (kernel's stamp; else it was about to be handed to the kernel)
         server_receive_raw_ns server's clock when its first byte reached the host (kernel's stamp; else its header was parsed)
         server_send_raw_ns server's clock just before the answer was handed to the kernel
         client_receive_raw_ns client's clock when the answer's first byte reached the host (kernel's stamp; else its header was read)

@@ -47,10 +47,15 @@ class Connection:
         if self._stamped is not None:
             self._stamped.expect()
 
-    def stamp_sending(self, on: bool) -> None:
-        """Let the kernel stamp what is sent from now on, or no longer."""
+    def begin_sending(self) -> None:
+        """The next byte is the first of an answer; let the kernel stamp what is sent until `end_sending`."""
         if self._stamped is not None and self._stamped.fileno() >= 0:
-            self._stamped.stamp_sending(on)
+            self._stamped.begin_sending()
+
+    def end_sending(self) -> None:
+        """The answer has been received: let the kernel stamp no more of what is sent."""
+        if self._stamped is not None and self._stamped.fileno() >= 0:
+            self._stamped.stamp_sending(False)
 
     @property
     def first_ns(self) -> int | None:
@@ -63,8 +68,13 @@ class Connection:
         return None if self._stamped is None else self._stamped.arrived_ns
 
     @property
+    def began_ns(self) -> int | None:
+        """Raw clock when the first byte since `begin_sending` left this host; None if the kernel has not said."""
+        return None if self._stamped is None or self._stamped.fileno() < 0 else self._stamped.began_ns()
+
+    @property
     def left_ns(self) -> int | None:
-        """Raw clock when the last byte sent under `stamp_sending` left this host; None if the kernel does not say."""
+        """Raw clock when the last byte before `end_sending` left this host; None if the kernel does not say."""
         return None if self._stamped is None or self._stamped.fileno() < 0 else self._stamped.left_ns()
 
     @property

@@ -5,7 +5,8 @@ Clients sign their requests as Flower's nodes do. All stamps are of the server's
 ``server_receive``
     The request's first byte reached this host, by the kernel's stamp; where there is none, its header was parsed.
 ``server_start`` of a downlink
-    Just before the first byte of the response is handed to the kernel.
+    The first byte of the response left this host, by the kernel's stamp; where there is none, it was about to be handed to
+    the kernel.
 ``server_end`` of a downlink
     The last byte of the response left this host, by the kernel's stamp; where there is none, it was handed to the kernel.
 ``server_end`` of an uplink
@@ -25,18 +26,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, SEND_HEADER
+from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, START_BYTES
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, encode_head
+from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, Piece, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.facts import FactsError, LateFacts, read_facts, read_late_facts
+from fltestbed.server.facts import FactsError, read_facts, read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.protocol import SCOPE_KEY, Connection
 from fltestbed.server.roster import JoinRefused, Roster
 from fltestbed.server.rounds import RoundLog
-from fltestbed.server.tasks import Client
+from fltestbed.server.tasks import Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
 
 PREFIX = "/v1/fltestbed"
@@ -129,13 +130,12 @@ class Routes:
     async def _join(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
         client = self._roster.join(node_id, facts)
-        self._take_late(client, read_late_facts(facts))
+        self._take_late(client, facts, request.scope["fltestbed.receive_ns"])
         return JSONResponse({"name": client.name})
 
     async def _pull(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
-        client = self._roster[node_id]
-        self._take_late(client, read_late_facts(facts))
+        self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
         if facts.get("holds"):
             self._exchange.confirm(node_id)
         bundle = await self._exchange.next_for(node_id, self._roster.hold_s)
@@ -146,7 +146,7 @@ class Routes:
         return _Downlink(self, request, node_id, bundle)
 
     async def _wait(self, request: Request, node_id: int) -> Response:
-        self._take_late(self._roster[node_id], read_late_facts(await _json(request)))
+        self._take_late(self._roster[node_id], await _json(request), request.scope["fltestbed.receive_ns"])
         if await self._exchange.wait_for(node_id, self._roster.hold_s):
             return JSONResponse({"ready": True, "measured": self._log.is_measuring, **self._server_stamps(request)})
         return JSONResponse({"finished": True}) if self._exchange.finished.is_set() else Response(status_code=204)
@@ -160,63 +160,81 @@ class Routes:
             raise BundleError("the reply is to another node's message")
         if task is not None:
             self._log.uplink_started(task)
-        bundle, end_ns = await self._receive_bundle(request)
+        bundle, send_ns, end_ns = await self._receive_bundle(request)
         if len(bundle.messages) != 1:
             raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
         message = bundle.messages[0][0]
         metadata = message.metadata
         if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
             raise BundleError("the reply is not this client's answer to the message that it names")
-        facts = None
-        if task is None or task.is_measured:
-            error = message.error.reason[:300] if message.HasField("error") else None
-            facts = read_facts(bundle.prologue | _stamp_headers(request), error)
-        late = read_late_facts(bundle.prologue)
         self._exchange.confirm(node_id)
         accepted = self._exchange.accept(bundle)
         await asyncio.sleep(0)  # whoever waits for the reply goes first; what follows is for the records
-        if accepted and task is not None and facts is None:
-            self._log.uplink_ended(task, end_ns)
-        elif accepted and task is not None and facts is not None and task.uplink_end_ns is None:
-            wire = self._transfers.uplink_arrived(task, receive_ns, end_ns, bundle.payload_bytes, _connection(request))
-            self._log.replied(task, facts, end_ns, bundle.payload_bytes, wire)
-        self._take_late(client, late)
+        if accepted and task is not None and task.uplink_end_ns is None:
+            if task.is_measured:
+                wire = self._transfers.uplink_arrived(task, receive_ns, end_ns, bundle.payload_bytes, _connection(request))
+                error = message.error.reason[:300] if message.HasField("error") else None
+                stamps = {"send_raw_ns": send_ns, "connect_ns": _connect_ns(request)}
+                self._take_reply(task, bundle.prologue | stamps, error, end_ns, bundle.payload_bytes, wire)
+            else:
+                self._log.uplink_ended(task, end_ns)
+        self._take_late(client, bundle.prologue, receive_ns)
         if not accepted:
             return _refusal(
                 409, "the reply was refused: its message is unknown, expired, another node's or answered already"
             )
         return JSONResponse(self._server_stamps(request) | {"server_end_raw_ns": end_ns})
 
-    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int]:
-        """Decode the request's body while it comes; also when its last byte arrived."""
-        decoder, refusal = Decoder(), None
+    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int]:
+        """Decode the request's body while it comes; also the client's stamp behind it, and when its last byte arrived."""
+        decoder, refusal, tail = Decoder(), None, b""
         async for chunk in _chunks(request, self._roster.largest_message_bytes):
+            pieces: list[Piece] = [tail, chunk] if len(chunk) >= START_BYTES else [tail + chunk]
+            tail = bytes(pieces[-1][-START_BYTES:])
+            pieces[-1] = memoryview(pieces[-1])[: -len(tail)]
             if refusal is None:
                 try:
-                    decoder.feed(chunk)
+                    for piece in pieces:
+                        decoder.feed(piece)
                 except BundleError as error:
                     refusal = error  # told when the client listens: it sends to the end first
         end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
         if refusal is not None:
             raise refusal
-        return decoder.end(), end_ns
+        return decoder.end(), int.from_bytes(tail, "big"), end_ns
 
     async def _leave(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
-        self._take_late(self._roster[node_id], read_late_facts(facts))
+        self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
         self._roster.leave(node_id)
         return JSONResponse({})
 
-    def _take_late(self, client: Client, late: LateFacts) -> None:
+    def _take_reply(
+        self, task: Task, stamps: dict[str, Any], error: str | None, end_ns: int, payload_bytes: int, wire: WireBytes
+    ) -> None:
+        """What a client says of its reply; what cannot be read costs those figures, and not the reply."""
+        try:
+            facts = read_facts(stamps, error)
+        except FactsError as problem:
+            self._log.disbelieved(task, end_ns, str(problem))
+        else:
+            self._log.replied(task, facts, end_ns, payload_bytes, wire)
+
+    def _take_late(self, client: Client, told: dict[str, Any], told_ns: int) -> None:
+        """Take what a request tells beside its purpose; what cannot be true is said once and left out."""
+        late = read_late_facts(told)
+        for problem in late.problems:
+            self._log.doubt(client, problem)
         for sample, exchange, interface in late.clock_samples:
-            self._log.clock_sample(client, sample, exchange, interface)
+            self._log.clock_sample(client, sample, exchange, interface, told_ns)
         for message_id, reply in late.replies.items():
             self._observer.told(client, message_id, reply)
         for transfer in late.transfers:
-            self._transfers.client_told(client, transfer)
+            if (doubt := self._transfers.client_told(client, transfer, told_ns)) is not None:
+                self._log.doubt(client, doubt)
         for table, rows in (("system", late.system), ("radio", late.radio)):
             for row in rows:
-                self._log.reading(table, client.name, row.model_dump(), client)
+                self._log.reading(table, client.name, row.model_dump(), client, told_ns)
         if late.probes:
             self._roster.manifest.add_to_host(client.name, "probes", late.probes)
         if late.stamp_error is not None:
@@ -252,8 +270,8 @@ class _Downlink(Response):
         connection.switch(is_measured)
         if is_measured:
             connection.set_mark()
-            connection.stamp_sending(True)
-        # Nothing that takes time may stand between this stamp and the first write.
+            connection.begin_sending()
+        # Where the kernel gives none this stamp counts: nothing that takes time may stand between it and the first write.
         start_ns = routes._clock.raw_ns()
         stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
         head = encode_head(of_the_message | stamps, len(bundle.messages))
@@ -261,6 +279,7 @@ class _Downlink(Response):
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": head, "more_body": True})
+        start_ns = connection.began_ns or start_ns
         task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
         for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -277,12 +296,12 @@ def _connection(request: Request) -> Connection:
     return connection
 
 
-def _stamp_headers(request: Request) -> dict[str, int]:
-    """The client's stamps that a request carries in its header, because its body was made before them."""
+def _connect_ns(request: Request) -> int | None:
+    """How long the client took to connect, as its header says; None if it says no number."""
     try:
-        return {"send_raw_ns": int(request.headers[SEND_HEADER]), "connect_ns": int(request.headers[CONNECT_HEADER])}
-    except (KeyError, ValueError) as error:
-        raise FactsError(f"the request's header lacks its stamps: {error}") from error
+        return int(request.headers[CONNECT_HEADER])
+    except (KeyError, ValueError):
+        return None
 
 
 def _refusal(status: int, reason: str) -> Response:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fltestbed.client.stamps import LateStamps
-from fltestbed.client.transport import CONNECT_HEADER, SEND_HEADER, Reply, ServerConnection, refuse
-from fltestbed.clock import Clock
+from fltestbed.client.transport import CONNECT_HEADER, START_BYTES, Reply, ServerConnection, refuse
+from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.node import NodeKey
 from fltestbed.server.facts import read_late_facts
@@ -45,13 +45,13 @@ class Script:
     @staticmethod
     def _request(sock: socket.socket) -> bytes:
         got = b""
-        while b"\r\n\r\n" not in got:
-            got += sock.recv(65536)
+        while b"\r\n\r\n" not in got and (piece := sock.recv(65536)):
+            got += piece
         head, _, body = got.partition(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
         length = int(fields.get(b"content-length", b"0"))
-        while len(body) < length:
-            body += sock.recv(65536)
+        while len(body) < length and (piece := sock.recv(65536)):
+            body += piece
         return head + b"\r\n\r\n" + body
 
     def close(self) -> None:
@@ -76,9 +76,9 @@ def serve() -> Iterator[Callable[..., Script]]:
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Callable[[Script], ServerConnection]]:
-    """Connections whose clock gains 1 ns with each look."""
+    """Connections whose clock gains 1 ns with each look; a wall clock in 1970 makes the kernel's stamps unbelievable."""
     ticks = itertools.count(1)
-    clock = Clock(raw_ns=lambda: next(ticks))
+    clock = Clock(raw_ns=lambda: next(ticks), wall_ns=lambda: 0)
     opened: list[ServerConnection] = []
 
     def start(script: Script) -> ServerConnection:
@@ -106,14 +106,30 @@ def test_stamps_are_in_the_order_in_which_things_happen(serve: Serve, connect: C
 
 
 def test_a_request_carries_its_own_stamps(serve: Serve, connect: Connect) -> None:
-    """The header says when it was sent and how long connecting took, because the body was made before."""
+    """The header says how long connecting took, and eight bytes after the body when the header left."""
     script = serve([answering(b"{}")])
-    reply = connect(script).post("push", [b"x"], TIMEOUT_S, {"x-more": "7"})
-    head = script.requests[0].split(b"\r\n\r\n")[0].decode().lower()
-    assert head.startswith("post /v1/fltestbed/client/push http/1.1")
-    assert f"{SEND_HEADER}: {reply.send_ns}\r\n" in head + "\r\n"
-    assert f"{CONNECT_HEADER}: {reply.connect_ns}\r\n" in head + "\r\n"
-    assert "x-more: 7" in head
+    connection = connect(script)
+    reply = connection.post("push", [b"ab", b"c"], TIMEOUT_S, {"x-more": "7"}, tells_start=True)
+    head, body = script.requests[0].split(b"\r\n\r\n", 1)
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /v1/fltestbed/client/push http/1.1"
+    assert {f"{CONNECT_HEADER}: {reply.connect_ns}", "x-more: 7", f"content-length: {3 + START_BYTES}"} <= set(lines)
+    assert body == b"abc" + reply.send_ns.to_bytes(START_BYTES, "big")
+
+
+@pytest.mark.parametrize("size", [1, 64, 5_000_000])
+def test_a_request_is_stamped_where_it_leaves_the_host(serve: Serve, tmp_path: Path, size: int) -> None:
+    """By the kernel: its first bytes after the connection stood and before the server had them all, then its last ones,
+    before the answer.
+    """
+    script = serve([answering(b"{}"), answering(b"{}")])
+    connection = ServerConnection(script.address, "lo", NodeKey(tmp_path / "node.key", Clock()), Clock())
+    connection.post("clock", [b"{}"], TIMEOUT_S)
+    asked_ns = SYSTEM_CLOCK.raw_ns()
+    reply = connection.post("push", [b"head", b"x" * size], TIMEOUT_S, tells_start=True)
+    connection.close()
+    assert int.from_bytes(script.requests[1][-START_BYTES:], "big") == reply.send_ns
+    assert asked_ns < reply.send_ns <= reply.sent_ns < reply.first_ns <= reply.end_ns < SYSTEM_CLOCK.raw_ns()
 
 
 def test_wire_bytes_contain_payload_and_headers(serve: Serve, connect: Connect) -> None:

@@ -1,6 +1,7 @@
 """Sockets that know when bytes crossed their host's edge."""
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from fltestbed.measure.kernel_stamps import StampedSocket
 
 HOUR_NS = 3600 * 10**9
 SO_TIMESTAMPING = 37
+WALL_NS = 1_700_000_000 * 10**9
+CARRIED_NS = 200_000
+"""What a look at both clocks may leave open on a machine that is busy."""
 Pair = tuple[StampedSocket, StampedSocket]
 
 
@@ -88,26 +92,111 @@ def test_expect_begins_another_message(pair: Pair) -> None:
 
 
 def test_what_has_left_is_stamped_and_nothing_is_left_in_the_way(pair: Pair) -> None:
-    """The stamp of the last byte, between writing it and reading it; afterwards the socket reads as ever."""
+    """The stamps of the first and of the last write, between writing and reading; afterwards the socket reads as ever."""
     near, far = pair
     before = SYSTEM_CLOCK.raw_ns()
-    near.stamp_sending(True)
-    near.sendall(b"x" * 1000)
-    left = near.wait_left(5.0)
+    near.begin_sending()
+    near.sendall(b"header")
     near.stamp_sending(False)
+    between = SYSTEM_CLOCK.raw_ns()
+    near.sendall(b"x" * 1000)
+    near.stamp_sending(True)
+    near.sendall(b"end")
+    began, left = near.began_ns(), near.left_ns(1003)
+    near.stamp_sending(False)
+    assert began is not None
     assert left is not None
-    assert before - 100_000 <= left <= SYSTEM_CLOCK.raw_ns()
+    assert before - CARRIED_NS <= began <= between <= left + CARRIED_NS
+    assert left <= SYSTEM_CLOCK.raw_ns()
     far.sendall(b"answer")
     assert near.recv(1) + near.recv(10) == b"answer"
 
 
-def test_an_answer_ends_the_wait_for_a_stamp(pair: Pair) -> None:
-    """A kernel that stamps nothing (here: nothing was asked for) costs no time once the other side has spoken."""
+def test_a_message_whose_last_bytes_have_not_left_has_no_end(pair: Pair) -> None:
+    """The stamp of its first write is no stamp of its last."""
+    near, _ = pair
+    near.begin_sending()
+    near.sendall(b"header")
+    assert near.began_ns() is not None
+    assert near.left_ns(100) is None
+    assert near.left_ns(0) == near.began_ns()
+
+
+def test_each_message_has_stamps_of_its_own(pair: Pair) -> None:
+    """The next one begins later, and what the last one left behind does not count."""
+    near, _ = pair
+    near.begin_sending()
+    near.sendall(b"one")
+    first = near.began_ns()
+    near.begin_sending()
+    assert near.began_ns() is None
+    near.sendall(b"two")
+    second = near.began_ns()
+    assert first is not None
+    assert second is not None
+    assert first < second
+
+
+def test_stamps_are_told_apart_by_their_place_in_the_stream(pair: Pair) -> None:
+    """Of a write that is sent again the first departure counts, also when the place passes 2**32."""
+    near, _ = pair
+
+    def leave(place: int, seconds_ago: float) -> None:
+        left_ns = SYSTEM_CLOCK.wall_ns() - int(seconds_ago * 1e9)
+        stamp = struct.pack("@qq", *divmod(left_ns, 10**9))
+        error = struct.pack("@IBBBBII", 42, 4, 0, 0, 0, 0, place % 2**32)
+        near._note_departure([(socket.SOL_SOCKET, SO_TIMESTAMPING, stamp), (socket.IPPROTO_IP, 11, error)])
+
+    now = SYSTEM_CLOCK.raw_ns()
+    header = 2**32 - 10
+    leave(header, 0.5)
+    leave(header + 1000, 0.3)
+    leave(header, 0.1)  # lost, and sent again after the end had left
+    began, left = near.began_ns(), near.left_ns(1000)
+    assert began is not None
+    assert left is not None
+    assert abs(began - (now - 500_000_000)) < 50_000_000
+    assert abs(left - (now - 300_000_000)) < 50_000_000
+
+
+def test_sending_costs_no_cpu_while_a_stamp_is_there(pair: Pair) -> None:
+    """A stamp that comes while the other side does not read: the sender waits all the same, and the stamp is not lost."""
     near, far = pair
-    far.sendall(b"!")
-    assert near.wait_left(5.0) is None
+    reader = threading.Timer(0.5, read_all, [far, 8_000_000])
+    reader.start()
+    near.begin_sending()
+    before_s = time.thread_time()
+    near.sendall(b"x" * 8_000_000)
+    assert time.thread_time() - before_s < 0.25
+    reader.join()
+    assert near.began_ns() is not None
+
+
+def read_all(sock: StampedSocket, count: int) -> None:
+    while count > 0:
+        count -= len(sock.recv(1 << 20))
+
+
+def test_a_reader_that_never_reads_ends_the_sending(pair: Pair) -> None:
+    """After the socket's timeout."""
+    near, _ = pair
+    near.settimeout(0.05)
     with pytest.raises(TimeoutError):
-        far.wait_left(0.01)
+        near.sendall(b"x" * 50_000_000)
+    assert near.gettimeout() == 0.05
+
+
+def test_what_is_not_known_of_a_look_is_never_against_a_bound(pair: Pair) -> None:
+    """A clock that is read slowly: an arrival is the latest that it can be, a departure the earliest."""
+    near, far = pair
+    ticks = iter(range(0, 10**12, 30_000))
+    start_ns = SYSTEM_CLOCK.raw_ns()
+    slow = Clock(raw_ns=lambda: start_ns + next(ticks), wall_ns=lambda: WALL_NS + next(ticks))
+    for sock, latest in ((near, False), (far, True)):
+        sock.clock = slow
+        stamp = struct.pack("@qq", *divmod(WALL_NS, 10**9))
+        read = sock._read_stamp([(socket.SOL_SOCKET, SO_TIMESTAMPING, stamp)], latest=latest)
+        assert read == start_ns + (30_000 if latest else -30_000)
 
 
 @pytest.mark.parametrize("step_ns", [HOUR_NS, -HOUR_NS])

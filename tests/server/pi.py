@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed import __version__
-from fltestbed.client.transport import CONNECT_HEADER, PREFIX, REPLY_TO_HEADER, SEND_HEADER, Reply, ServerConnection
+from fltestbed.client.transport import CONNECT_HEADER, PREFIX, REPLY_TO_HEADER, Reply, ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.bundle import Bundle, decode, encode_head
@@ -81,7 +81,7 @@ class Pi:
     def push(self, message_id: str, facts: dict[str, Any], bundle: Bundle) -> Reply:
         """Send a reply."""
         body = [encode_head(facts, len(bundle.messages)), *bundle.encode()[1:]]
-        return self.connection.post("push", body, TIMEOUT_S, {REPLY_TO_HEADER: message_id})
+        return self.connection.post("push", body, TIMEOUT_S, {REPLY_TO_HEADER: message_id}, tells_start=True)
 
     def leave(self) -> None:
         """Go offline."""
@@ -122,7 +122,7 @@ def raw_request(running: Running, text: bytes, *, cut: bool = False) -> tuple[in
 
 
 def header_text(pi: Pi, path: str, **fields: str) -> bytes:
-    lines = {"host": "x", **pi.key.headers(), SEND_HEADER: "1", CONNECT_HEADER: "0", **fields}
+    lines = {"host": "x", **pi.key.headers(), CONNECT_HEADER: "0", **fields}
     return f"POST {PREFIX}{path} HTTP/1.1\r\n".encode() + b"".join(
         f"{name}: {value}\r\n".encode() for name, value in lines.items()
     ) + b"\r\n"  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fltestbed.client.transport import REPLY_TO_HEADER, SEND_HEADER
+from fltestbed.client.transport import REPLY_TO_HEADER, START_BYTES
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
 from fltestbed.config_file import validate
@@ -25,12 +25,13 @@ def stored(lab: Lab) -> tuple[int, int, int]:
 def upload(pi: Pi, message_id: str) -> tuple[bytes, bytes]:
     """Pull a message and make the reply to it; its header and its body."""
     pulled = pi.pull()
-    body = b"".join([encode_head(pi.facts(pulled), 1), *pi.answer(message_in(pulled)).encode()[1:]])
+    parts = [encode_head(pi.facts(pulled), 1), *pi.answer(message_in(pulled)).encode()[1:]]
+    body = b"".join([*parts, SYSTEM_CLOCK.raw_ns().to_bytes(START_BYTES, "big")])
     return push_header(pi, message_id, len(body)), body
 
 
 def push_header(pi: Pi, message_id: str, length: int) -> bytes:
-    fields = {"content-length": str(length), REPLY_TO_HEADER: message_id, SEND_HEADER: str(SYSTEM_CLOCK.raw_ns())}
+    fields = {"content-length": str(length), REPLY_TO_HEADER: message_id}
     return header_text(pi, "push", **fields)
 
 
