@@ -281,7 +281,9 @@ def _read_journal(file: Path) -> tuple[dict[str, str], list[_Line], int]:
             if "client" in data:
                 head = {name: str(data[name]) for name in ("client", "link", "interface", "transport")}
             else:
-                facts.append((read_late_facts(data), read_kept_replies(data)))
+                kept, late = read_kept_replies(data), read_late_facts(data)
+                refused += bool(late.problems)
+                facts.append((late, kept))
         except (ValueError, TypeError, KeyError, FactsError):
             refused += 1
     if not head:

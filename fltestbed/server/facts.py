@@ -1,9 +1,10 @@
 """What clients and the ServerApp process say, checked before it is believed.
 
-A client is a stranger: every number is bounded, every name is known, every text is short, and what does not fit is refused
-whole with the reason.
+A client is a stranger: every number is bounded, every name is known, every text is short. What does not fit is left out with
+the reason, a row at a time, and costs neither the reply that it came with nor the client.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -14,15 +15,24 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import ReplyFacts
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 62, strict=True)]
+Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
+"""A duration: at most four months, so that no sum or mean of absurd ones is ever made."""
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Amount = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=300)]
-Name = Annotated[str, Field(max_length=64)]
+MOST_NAME = 64
+Name = Annotated[str, Field(max_length=MOST_NAME)]
 Names = Annotated[tuple[Name, ...], Field(max_length=16)]
-Figure = Annotated[float, Field(gt=-1e12, lt=1e12, allow_inf_nan=False)]
+Figure = Annotated[float, Field(gt=-1e10, lt=1e10, allow_inf_nan=False)]
+Decibels = Annotated[float, Field(ge=-300, le=300, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+"""Of one core: a host may have many."""
 MessageId = Annotated[str, Field(max_length=80)]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
 
+
+MOST_SHOWN = 40
+"""Characters of a value that a message shows."""
 
 M = TypeVar("M", bound="_Facts")
 
@@ -47,14 +57,14 @@ class SpanFacts(_Facts):
 class TcpFacts(_Facts):
     """The sender's columns of transfers.csv."""
 
-    rtt_s: Amount
-    rtt_variance_s: Amount
-    min_rtt_s: Amount
+    rtt_s: Seconds
+    rtt_variance_s: Seconds
+    min_rtt_s: Seconds
     retransmissions: Count
     congestion_window_segments: Count
     delivery_rate_bps: Count
-    idle_s: Amount
-    rto_s: Amount | None = None
+    idle_s: Seconds
+    rto_s: Seconds | None = None
     congestion_window_start_segments: Count | None = None
     idle_restart: bool | None = None
     congestion_control: Name
@@ -71,7 +81,7 @@ class TransferFacts(_Facts):
     wire_up_bytes: Count | None = None
     wire_down_bytes: Count | None = None
     new_connection: bool
-    connect_s: Amount | None = None
+    connect_s: Seconds | None = None
     tcp: TcpFacts | None = None
 
 
@@ -110,8 +120,8 @@ class SystemFacts(_Facts):
     """A row of system.csv on the client's clock."""
 
     raw_ns: Nanoseconds
-    cpu_percent: Amount
-    process_cpu_percent: Amount
+    cpu_percent: Percent
+    process_cpu_percent: Percent
     memory_used_bytes: Count
     process_memory_bytes: Count
     temperature_c: Annotated[float, Field(ge=-273.15, lt=1e3, allow_inf_nan=False)] | None = None
@@ -119,11 +129,11 @@ class SystemFacts(_Facts):
     interface: Name
     rx_bytes: Count | None = None
     tx_bytes: Count | None = None
-    probes_cpu_s: Amount | None = None
+    probes_cpu_s: Seconds | None = None
     time_sync: Name | None = None
     wall_offset_s: Figure | None = None
     wall_offset_uncertainty_s: Amount | None = None
-    sched_delay_s: Amount | None = None
+    sched_delay_s: Seconds | None = None
 
 
 class RadioFacts(_Facts):
@@ -132,10 +142,10 @@ class RadioFacts(_Facts):
     raw_ns: Nanoseconds
     interface: Name
     technology: Literal["wifi", "5g", "lte", "umts", "gsm"]
-    rsrp_dbm: Figure | None = None
-    rsrq_db: Figure | None = None
-    sinr_db: Figure | None = None
-    rssi_dbm: Figure | None = None
+    rsrp_dbm: Decibels | None = None
+    rsrq_db: Decibels | None = None
+    sinr_db: Decibels | None = None
+    rssi_dbm: Decibels | None = None
     tx_bit_rate_bps: Amount | None = None
     rx_bit_rate_bps: Amount | None = None
     channel: Count | None = None
@@ -165,28 +175,28 @@ class ProbeFacts(_Facts):
     on: bool
     reason: Text | None = None
     reads: Text | None = None
-    interval_s: Amount | None = None
+    interval_s: Seconds | None = None
     lacks: dict[Name, Text] | None = None
     since_boot: Names | None = None
     seen: Names | None = None
     modem: Text | None = None
     firmware: Text | None = None
-    former_refresh_s: Amount | None = None
+    former_refresh_s: Seconds | None = None
     start: Annotated[tuple[TimeSyncFacts, ...], Field(max_length=8)] | None = None
     end: Annotated[tuple[TimeSyncFacts, ...], Field(max_length=8)] | None = None
     samples: Count | None = None
     failures: Count | None = None
     failure: Text | None = None
-    cpu_s_per_sample: Amount | None = None
-    longest_s: Amount | None = None
-    latest_s: Amount | None = None
+    cpu_s_per_sample: Seconds | None = None
+    longest_s: Seconds | None = None
+    latest_s: Seconds | None = None
 
 
 class SchedulingFacts(_Facts):
     """What the client's stamping thread waited for a CPU, in all."""
 
-    cpu_s: Amount
-    delay_s: Amount
+    cpu_s: Seconds
+    delay_s: Seconds
     time_slices: Count
 
 
@@ -196,29 +206,28 @@ class StampErrorFacts(_Facts):
     scheduling: SchedulingFacts | None = None
 
 
-class _Late(_Facts):
-    replies: Annotated[tuple[_LateReply, ...], Field(max_length=16)] = ()
-    system: Annotated[tuple[SystemFacts, ...], Field(max_length=256)] = ()
-    radio: Annotated[tuple[RadioFacts, ...], Field(max_length=256)] = ()
-    probes: Annotated[dict[Name, ProbeFacts], Field(max_length=16)] = Field(default_factory=dict)
-    transfers: Annotated[tuple[TransferFacts, ...], Field(max_length=64)] = ()
-    clock_samples: Annotated[tuple[_Sample, ...], Field(max_length=256)] = ()
-    stamp_error: StampErrorFacts | None = None
+_MOST_ROWS = {"replies": 16, "system": 256, "radio": 256, "transfers": 64, "clock_samples": 256, "probes": 16}
+"""How many one request may bring."""
 
 
+@dataclass(frozen=True)
 class LateFacts:
-    """What a client could not know yet when it sent its reply."""
+    """What a client could not know yet when it sent its reply.
 
-    def __init__(self, late: _Late) -> None:
-        self.replies = {reply.message_id: _in_order(reply, reply.error) for reply in late.replies}
-        self.transfers = late.transfers
-        self.system = late.system
-        self.radio = late.radio
-        self.probes = {name: probe.model_dump(mode="json", exclude_none=True) for name, probe in late.probes.items()}
-        self.stamp_error = late.stamp_error
-        self.clock_samples = [
-            (ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in late.clock_samples
-        ]
+    Attributes
+    ----------
+    problems : tuple of str
+        What was left out: for each place the first reason.
+    """
+
+    replies: dict[str, ReplyFacts]
+    transfers: tuple[TransferFacts, ...]
+    system: tuple[SystemFacts, ...]
+    radio: tuple[RadioFacts, ...]
+    probes: dict[str, dict[str, Any]]
+    stamp_error: StampErrorFacts | None
+    clock_samples: list[tuple[ClockSample, str, str | None]]
+    problems: tuple[str, ...]
 
 
 def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts:
@@ -251,9 +260,78 @@ def _in_order(reply: _Reply, error: str | None) -> ReplyFacts:
     )
 
 
-def read_late_facts(facts: dict[str, Any]) -> LateFacts:
-    """Clock samples and transfers that a client reports with any of its requests."""
-    return LateFacts(_validate(_Late, facts))
+class _Reader:
+    """Takes from what a client told what can be taken, and keeps the reasons for the rest."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+        self._problems: dict[str, str] = {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return tuple(self._problems.values())
+
+    def rows(self, name: str, kind: type[M]) -> tuple[M, ...]:
+        most = _MOST_ROWS[name]
+        rows = self._told.get(name, ())
+        if not isinstance(rows, list | tuple):
+            self.refuse(name, "input should be a list of rows")
+            return ()
+        if len(rows) > most:
+            self.refuse(name, f"{len(rows)} rows in one request; at most {most} are allowed")
+        found = (self.one(name, kind, row) for row in rows[:most])
+        return tuple(row for row in found if row is not None)
+
+    def named(self, name: str, kind: type[M]) -> dict[str, M]:
+        most = _MOST_ROWS[name]
+        entries = self._told.get(name, {})
+        if not isinstance(entries, dict):
+            self.refuse(name, "input should be a table")
+            return {}
+        if len(entries) > most:
+            self.refuse(name, f"{len(entries)} entries in one request; at most {most} are allowed")
+        found = {}
+        for key, entry in list(entries.items())[:most]:
+            if len(key) > MOST_NAME:
+                self.refuse(name, f"a name of {len(key)} characters; at most {MOST_NAME} are allowed")
+            elif (one := self.one(name, kind, entry)) is not None:
+                found[key] = one
+        return found
+
+    def one(self, name: str, kind: type[M], entry: Any) -> M | None:
+        try:
+            return kind.model_validate(entry)
+        except ValidationError as error:
+            place, _, reason = _first(error).partition(": ")
+            self.refuse(".".join(filter(None, (name, place))), reason)
+            return None
+
+    def refuse(self, place: str, reason: str) -> None:
+        self._problems.setdefault(place, f"{place}: {reason}")
+
+
+def read_late_facts(told: dict[str, Any]) -> LateFacts:
+    """Clock samples, transfers and readings that a client reports with any of its requests, as far as they can be."""
+    reader = _Reader(told)
+    replies = {}
+    for reply in reader.rows("replies", _LateReply):
+        try:
+            replies[reply.message_id] = _in_order(reply, reply.error)
+        except FactsError as error:
+            reader.refuse("replies", str(error))
+    samples = reader.rows("clock_samples", _Sample)
+    probes = reader.named("probes", ProbeFacts)
+    stamp_error = told.get("stamp_error")
+    return LateFacts(
+        replies=replies,
+        transfers=reader.rows("transfers", TransferFacts),
+        system=reader.rows("system", SystemFacts),
+        radio=reader.rows("radio", RadioFacts),
+        probes={name: probe.model_dump(mode="json", exclude_none=True) for name, probe in probes.items()},
+        stamp_error=None if stamp_error is None else reader.one("stamp_error", StampErrorFacts, stamp_error),
+        clock_samples=[(ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in samples],
+        problems=reader.problems,
+    )
 
 
 class _Kept(_Facts):
@@ -378,6 +456,9 @@ def _validate(model: type[M], facts: dict[str, Any]) -> M:
 
 
 def _first(error: ValidationError) -> str:
+    """The first problem: place, what is allowed, and what it was, if that is short."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
-    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    value = problem["input"]
+    given = f", not {value!r}" if isinstance(value, int | float | str) and len(str(value)) <= MOST_SHOWN else ""
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}{given}"

@@ -5,6 +5,7 @@ of its ends are known. Definitions of the phases stand in `fltestbed.measure.sch
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,13 @@ from fltestbed.config import Instrumentation
 from fltestbed.measure.mapping import ClockMapping, ClockSample, Estimate
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.schema import ROUND_TIME
+from fltestbed.server.plausibility import can_be
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
 
 log = logging.getLogger("fltestbed")
+
+MOST_DOUBTS = 8
+"""Different things that are said of one client."""
 
 
 class RoundLog:
@@ -148,9 +153,22 @@ class RoundLog:
         if source == SERVER and "accuracy" in values and round_ in self.rounds:
             self.rounds[round_].accuracy = float(values["accuracy"])
 
-    def reading(self, table: str, host: str, row: Mapping[str, Value], client: Client | None = None) -> None:
-        """A reading of a host's probes for `table` (system or radio); `client` is None for the server itself."""
+    def reading(
+        self,
+        table: str,
+        host: str,
+        row: Mapping[str, Value],
+        client: Client | None = None,
+        told_ns: int | None = None,
+    ) -> None:
+        """A reading of a host's probes for `table` (system or radio); `client` is None for the server itself.
+
+        One that was not taken between the run's zero and `told_ns` of the server's clock is left out.
+        """
         raw_ns = int(row["raw_ns"] or 0)
+        if client is not None and not can_be(client.mapping, (raw_ns,), self._zero, told_ns):
+            self.doubt(client, f"the stamp of a reading ({table}) is not of the time of this run")
+            return
         offset = Estimate(0, 0) if client is None else client.mapping.at(raw_ns)
         time_s = None if offset is None else (raw_ns + offset.offset_ns - self._zero) / 1e9
         self._recorder.write(f"{table}.csv", {"host": host, **row, "time_s": time_s})
@@ -176,9 +194,22 @@ class RoundLog:
         """The last byte was handed to the kernel; the client's own stamp says when it arrived."""
         task.state = self.stage = self.compute_phase(task)
 
-    def clock_sample(self, client: Client, sample: ClockSample, exchange: str, interface: str | None = None) -> None:
-        """Four stamps of an exchange with a client, over its link unless another interface is named."""
+    def clock_sample(
+        self,
+        client: Client,
+        sample: ClockSample,
+        exchange: str,
+        interface: str | None = None,
+        told_ns: int | None = None,
+    ) -> None:
+        """Four stamps of an exchange with a client, over its link unless another interface is named.
+
+        The client repeats the server's two stamps: they have to be between the run's zero and `told_ns`, when it told them.
+        """
         interface = interface or client.interface
+        if not self._zero <= sample.server_receive_raw_ns <= sample.server_send_raw_ns <= (told_ns or math.inf):
+            self.doubt(client, "the server's stamps of an exchange are not of the time of this run")
+            return
         if not sample.is_plausible:
             self.doubt(client, "four stamps of an exchange are in an order that no clocks give")
             return
@@ -202,10 +233,11 @@ class RoundLog:
 
     @staticmethod
     def doubt(client: Client, reason: str) -> None:
-        """Say, once a client, that something it says of its clock cannot be true."""
-        if not client.is_doubted:
-            client.is_doubted = True
-            log.warning("%s: %s; such stamps are left out, and the run goes on", client.name, reason)
+        """Say, once for each reason, that something a client says cannot be true; after `MOST_DOUBTS` of them no more."""
+        kind = reason.partition(":")[0]
+        if kind not in client.doubts and len(client.doubts) < MOST_DOUBTS:
+            client.doubts.add(kind)
+            log.warning("%s: %s; such facts are left out, and the run goes on", client.name, reason)
 
     def uplink_started(self, task: Task) -> None:
         """A reply begins to arrive."""
@@ -218,11 +250,12 @@ class RoundLog:
 
     def replied(self, task: Task, facts: ReplyFacts, end_ns: int, payload_bytes: int, wire: WireBytes) -> None:
         """A reply has arrived whole, and with it everything that its client knows of the way there."""
-        if self._contradicts_mapping(task, facts, end_ns):
-            self.doubt(task.client, "it read a message before it was sent, or sent a reply after it had arrived")
-            self.uplink_ended(task, end_ns)
-            for phase in ("downlink", "deserialize", self.compute_phase(task), "serialize", "uplink"):
-                self._row(task, phase, None, None, status="missing", detail="the client's stamps cannot be true")
+        stamps = (facts.downlink_end_ns, facts.send_ns)
+        if not can_be(task.client.mapping, stamps, task.downlink_start_ns or task.ready_ns, end_ns):
+            reason = (
+                "it read a message before it was sent, sent a reply after it had arrived, or worked for longer than that"
+            )
+            self.disbelieved(task, end_ns, reason)
             return
         self.uplink_ended(task, end_ns)
         self.client_told(task, facts, wire)
@@ -254,14 +287,13 @@ class RoundLog:
         else:
             self._row(task, "serialize", Stamp(name, facts.returned_ns), sent)
 
-    def _contradicts_mapping(self, task: Task, facts: ReplyFacts, end_ns: int) -> bool:
-        """Whether a client's stamps are impossible even at the far ends of what its clock may show."""
-        read, sent = (task.client.mapping.at(stamp_ns) for stamp_ns in (facts.downlink_end_ns, facts.send_ns))
-        if read is None or sent is None:
-            return False
-        latest_read_ns = facts.downlink_end_ns + read.offset_ns + read.half_width_ns
-        earliest_sent_ns = facts.send_ns + sent.offset_ns - sent.half_width_ns
-        return latest_read_ns < (task.downlink_start_ns or 0) or earliest_sent_ns > end_ns
+    def disbelieved(self, task: Task, end_ns: int, reason: str) -> None:
+        """A reply has arrived whole, and what its client says of the way there cannot be true: those figures are missing."""
+        self.doubt(task.client, reason)
+        self.uplink_ended(task, end_ns)
+        detail = f"what the client says cannot be true: {reason}"
+        for phase in ("downlink", "deserialize", self.compute_phase(task), "serialize", "uplink"):
+            self._row(task, phase, None, None, status="missing", detail=detail)
 
     def replied_unseen(
         self, task: Task, start_ns: int, end_ns: int, downlink_end_ns: int | None, payload_bytes: int

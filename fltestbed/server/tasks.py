@@ -21,8 +21,8 @@ class Client:
     """From the exchanges over all its interfaces: a bound holds whatever the path."""
     paths: dict[str, ClockMapping] = field(default_factory=dict)
     """The same from the exchanges over one interface alone, by its name: their difference is the asymmetry of a path."""
-    is_doubted: bool = False
-    """Whether it has been said that some of its stamps cannot be true."""
+    doubts: set[str] = field(default_factory=set)
+    """What it says that cannot be true, as far as this has been told."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.tcp import TcpSnapshot, sender_columns, tcp_settings
 from fltestbed.server.facts import TransferFacts
+from fltestbed.server.plausibility import can_be
 from fltestbed.server.protocol import Connection
 from fltestbed.server.tasks import SERVER, Client, Task, WireBytes
 
@@ -21,6 +22,8 @@ class _Open:
     """The server's part of an exchange; of a downlink also its connection, whose TCP_INFO is read when it is over."""
 
     row: dict[str, Value]
+    since_ns: int
+    """Server's clock before which nothing of it can have happened."""
     connection: Connection | None = None
     before: TcpSnapshot | None = None
 
@@ -36,7 +39,7 @@ class TransferLog:
     def downlink_sent(self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection) -> None:
         """A message was handed to the kernel."""
         row = self._row(task, "downlink", start_ns, end_ns, payload_bytes)
-        self._open[task.message_id, "downlink"] = _Open(row, connection, connection.mark)
+        self._open[task.message_id, "downlink"] = _Open(row, task.ready_ns, connection, connection.mark)
 
     def uplink_arrived(
         self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection
@@ -46,14 +49,16 @@ class TransferLog:
         sent = None
         if downlink is not None and downlink.connection is not None:
             downlink.row["server_end_raw_ns"] = downlink.connection.left_ns or downlink.row["server_end_raw_ns"]
-            downlink.connection.stamp_sending(False)
+            downlink.connection.end_sending()
             after = downlink.connection.snapshot()
             if downlink.before is not None and after is not None:
                 sent = after.data_out_bytes - downlink.before.data_out_bytes
                 downlink.row |= sender_columns(downlink.before, after, self._restarts) | {
                     "sender_host": SERVER, "congestion_control": downlink.connection.congestion_control,
                 }  # fmt: skip
-        self._open[task.message_id, "uplink"] = _Open(self._row(task, "uplink", start_ns, end_ns, payload_bytes))
+        self._open[task.message_id, "uplink"] = _Open(
+            self._row(task, "uplink", start_ns, end_ns, payload_bytes), task.ready_ns
+        )
         after, before = connection.snapshot(), connection.mark
         received = after.data_in_bytes - before.data_in_bytes if after is not None and before is not None else None
         return WireBytes(sent, received)
@@ -63,23 +68,33 @@ class TransferLog:
         if not task.is_measured:
             return
         row = self._row(task, direction, start_ns, end_ns, payload_bytes) | {"transport": "objects"}
-        self._open[task.message_id, direction] = _Open(row)
+        self._open[task.message_id, direction] = _Open(row, task.ready_ns)
 
     def expected(self, task: Task, direction: str, start_ns: int | None, transport: str) -> None:
         """An exchange of which the server has kept no more than when it began, if that."""
         row = self._row(task, direction, start_ns, None, None) | {"transport": transport}
-        self._open[task.message_id, direction] = _Open(row)
+        self._open[task.message_id, direction] = _Open(row, task.ready_ns)
 
-    def client_told(self, client: Client, facts: TransferFacts) -> None:
-        """The client's part of an exchange has come."""
+    def client_told(self, client: Client, facts: TransferFacts, told_ns: int | None = None) -> str | None:
+        """The client's part of an exchange has come, at `told_ns` of the server's clock.
+
+        Returns
+        -------
+        str or None
+            Why it cannot be true: then it is left out.
+        """
         open_ = self._open.get((facts.message_id, facts.direction))
         if open_ is None or open_.row["client"] != client.name:
-            return
+            return None
+        stamps = (facts.client_start_raw_ns, facts.client_end_raw_ns)
+        if not can_be(client.mapping, stamps, open_.since_ns, told_ns):
+            return f"the stamps of a transfer ({facts.direction}) are not of the time in which it was made"
         row = self._open.pop((facts.message_id, facts.direction)).row
         row |= facts.model_dump(exclude={"message_id", "direction", "tcp"})
         if facts.tcp is not None and facts.direction == "uplink":
             row |= facts.tcp.model_dump() | {"sender_host": client.name}
         self._recorder.write("transfers.csv", row)
+        return None
 
     def close(self) -> None:
         """Write what is known of exchanges whose client never told its part."""

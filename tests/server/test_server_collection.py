@@ -94,7 +94,8 @@ def test_a_message_that_the_server_never_wrote_of_is_placed_by_what_came_with_it
 def test_readings_of_a_radio_are_told_apart_by_technology(folder: Path, tmp_path: Path) -> None:
     """A modem's two rows of one moment are both added, once; samples of a second network keep its name."""
     radio = [{"raw_ns": 5, "interface": "wwan0", "technology": kind, "rsrp_dbm": -80.0} for kind in ("5g", "lte")]
-    sample = {"exchange": "clock", "interface": "eth1", "stamps": [1, 2, 3, 4]}
+    zero = json.loads((folder / "manifest.json").read_text())["zero_raw_ns"]
+    sample = {"exchange": "clock", "interface": "eth1", "stamps": [1, zero + 2, zero + 3, 4]}
     state = keep(tmp_path, {"radio": radio, "clock_samples": [sample]})
     for _ in range(2):
         collect(folder, [state])
