@@ -22,8 +22,9 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from fltestbed.client.tls_socket import TlsSocket
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.node import NodeKey
@@ -72,8 +73,7 @@ class ServerConnection:
         Signs the requests.
     clock : Clock
     tls : ssl.SSLContext or None
-        None speaks plain HTTP. With TLS the stamps stay where they are: before the first byte is encrypted, after the last
-        is decrypted; the handshake belongs to `connect_ns`.
+        None speaks plain HTTP. With TLS the stamps are of the encrypted bytes; the handshake belongs to `connect_ns`.
     """
 
     def __init__(self, server: str, interface: str, key: NodeKey, clock: Clock, tls: ssl.SSLContext | None = None) -> None:
@@ -147,7 +147,7 @@ class ServerConnection:
     @property
     def congestion_control_in_use(self) -> str:
         """What the open connection uses; empty without one."""
-        return congestion_control(self._http.sock) if self._http is not None and self._http.sock is not None else ""
+        return congestion_control(self._socket) if self._socket is not None else ""
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -157,18 +157,29 @@ class ServerConnection:
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._http is None or self._http.sock is None:  # never opened, or closed at the server's wish
-            connection = self._new_connection(timeout_s)
-            connection._create_connection = self._create_socket  # type: ignore[attr-defined]  # its documented hook has no name
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+            connection._create_connection = self._open  # type: ignore[attr-defined]  # its documented hook has no name
             connection.connect()
             self._http = connection
         self._http.sock.settimeout(timeout_s)
         return self._http
 
-    def _new_connection(self, timeout_s: float) -> http.client.HTTPConnection:
+    @property
+    def _socket(self) -> StampedSocket | None:
+        """The open connection's."""
+        sock = cast(StampedSocket | TlsSocket | None, self._http.sock if self._http is not None else None)
+        return sock.stamped if isinstance(sock, TlsSocket) else sock
+
+    def _open(self, address: tuple[str, int], timeout: float, source: object) -> StampedSocket | TlsSocket:
+        sock = self._create_socket(address, timeout, source)
         if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        name = self._host.partition("%")[0]  # no certificate names the interface of a link-local address
-        return http.client.HTTPSConnection(name, self._port, timeout=timeout_s, context=self._tls)
+            return sock
+        try:
+            name = self._host.partition("%")[0]  # no certificate names the interface of a link-local address
+            return TlsSocket(sock, self._tls, name)
+        except BaseException:
+            sock.close()
+            raise
 
     def answers_with_tls(self, timeout_s: float) -> bool:
         """Whether somebody speaks TLS at the server's address; nothing is sent to him and nothing believed."""
@@ -180,7 +191,7 @@ class ServerConnection:
         except OSError:
             return False
 
-    def _create_socket(self, address: tuple[str, int], timeout: float, _: object) -> socket.socket:
+    def _create_socket(self, address: tuple[str, int], timeout: float, _: object) -> StampedSocket:
         problem: OSError = OSError(f"{self._host} has no address")
         for family, kind, number, _name, target in socket.getaddrinfo(self._host, address[1], type=socket.SOCK_STREAM):
             sock = StampedSocket(family, kind, number, clock=self._clock)
@@ -206,8 +217,8 @@ class ServerConnection:
         connect_ns = 0 if was_open else self._clock.raw_ns() - start_ns
         length = sum(len(part) for part in body) + tells_start * START_BYTES
         fields = {**self._key.headers(), **headers, "content-length": str(length)}
-        sock = self._stamped(connection.sock)
-        before = tcp_snapshot(connection.sock) if self.is_measured else None
+        sock = self._stamped()
+        before = tcp_snapshot(sock) if sock is not None else None
         if self.is_measured:
             fields[CONNECT_HEADER] = str(connect_ns)
         if sock is not None:
@@ -217,7 +228,7 @@ class ServerConnection:
         handed_ns = self._clock.raw_ns()
         response = connection.getresponse()
         first_ns = (sock and sock.first_ns) or self._clock.raw_ns()
-        sent_ns = (sock and sock.left_ns(length)) or handed_ns
+        sent_ns = (sock and sock.left_ns()) or handed_ns
         if sock is not None:
             sock.stamp_sending(False)
         content = bytearray(int(response.getheader("content-length", "0")))
@@ -229,12 +240,13 @@ class ServerConnection:
             at += count
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
         response.read()
-        after = tcp_snapshot(connection.sock) if before is not None and connection.sock is not None else None
+        after = tcp_snapshot(sock) if sock is not None else None
         return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
 
-    def _stamped(self, sock: socket.socket) -> StampedSocket | None:
-        """The socket, if the kernel stamps what it carries: not with TLS, and not in rounds that are not measured."""
-        if not isinstance(sock, StampedSocket):
+    def _stamped(self) -> StampedSocket | None:
+        """The connection's socket, if this round is measured."""
+        sock = self._socket
+        if sock is None:
             return None
         sock.switch(self.is_measured)
         sock.expect()

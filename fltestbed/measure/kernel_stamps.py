@@ -75,6 +75,7 @@ class StampedSocket(socket.socket):
         self.first_ns: int | None = None
         self.arrived_ns: int | None = None
         self._drained_ns = 0  # everything that could be read then has been
+        self._written: int | None = None  # by `sendall`, after its first write since `begin_sending`
         self._first_left: _Departure | None = None
         self._last_left: _Departure | None = None
         self._is_fresh = True
@@ -107,6 +108,7 @@ class StampedSocket(socket.socket):
         """The next write is the first of a message; let the kernel stamp it, and what follows until `stamp_sending`."""
         self._take_stamps()
         self._first_left = self._last_left = None
+        self._written = None
         self.stamp_sending(True)
 
     def stamp_sending(self, on: bool) -> None:
@@ -122,18 +124,15 @@ class StampedSocket(socket.socket):
         self._take_stamps()
         return None if self._first_left is None else self._first_left.left_ns
 
-    def left_ns(self, bytes_after: int | None = None) -> int | None:
+    def left_ns(self) -> int | None:
         """Raw clock when the last stamped write left this host for the first time; None if the kernel has not said.
 
-        Parameters
-        ----------
-        bytes_after : int, optional
-            How many bytes were written after the first stamped write: None is returned unless the last of them has left.
+        After `sendall` the kernel has said so when the last byte has left, and not when an earlier one has.
         """
         self._take_stamps()
         if self._first_left is None or self._last_left is None:
             return None
-        if bytes_after is not None and self._last_left.bytes_after(self._first_left) != bytes_after % _NUMBERS:
+        if self._written is not None and self._last_left.bytes_after(self._first_left) != self._written % _NUMBERS:
             return None
         return self._last_left.left_ns
 
@@ -178,6 +177,7 @@ class StampedSocket(socket.socket):
             super().sendall(data, flags)
             return
         left = memoryview(data).cast("B")
+        self._written = 0 if self._written is None else self._written + len(left)
         self.settimeout(0)
         try:
             while left:

@@ -116,7 +116,7 @@ class ServerTrust:
         context.load_verify_locations(cadata=self.pem.decode("ascii"))
         if not self.by_own_clock:
             context.verify_flags |= NO_CHECK_TIME
-            context.sslsocket_class = _checking(self._meet)
+            context.sslsocket_class, context.sslobject_class = _checking(self._meet)
         return context
 
     def _meet(self, certificate: bytes) -> None:
@@ -176,12 +176,17 @@ def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> b
     return True
 
 
-def _checking(check: Callable[[bytes], None]) -> type[ssl.SSLSocket]:
-    """A socket class that shows each server's certificate to `check` before anything is sent, for http.client and httpx."""
+def _checking(check: Callable[[bytes], None]) -> tuple[type[ssl.SSLSocket], type[ssl.SSLObject]]:
+    """Classes that show each server's certificate to `check` before anything is sent: httpx's, and the client's own."""
 
     class CheckedSocket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
             check(self.getpeercert(binary_form=True) or b"")
 
-    return CheckedSocket
+    class CheckedObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            check(self.getpeercert(binary_form=True) or b"")
+
+    return CheckedSocket, CheckedObject

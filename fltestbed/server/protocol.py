@@ -95,6 +95,7 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
                 # As without TLS, where a write is done when all but 64 KiB are with the kernel; asyncio's TLS holds 512.
                 transport.set_write_buffer_limits(high=UNWRITTEN_BYTES)
             self.connection = Connection(sock)
+            self.connection.expect()  # with TLS there has been a handshake
 
         def shutdown(self) -> None:
             super().shutdown()

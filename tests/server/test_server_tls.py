@@ -87,6 +87,20 @@ def test_stamps_and_tcp_info_are_there_under_tls(secure: Running, tmp_path: Path
         assert stamps["server_receive_raw_ns"] <= stamps["server_send_raw_ns"]
 
 
+def test_transfers_are_stamped_by_the_kernel_under_tls(secure: Running, tmp_path: Path) -> None:
+    """At both ends and both ways; the first request after the handshake does not begin with the handshake."""
+    with joined(secure, tmp_path, 0) as pi:
+        instruct(secure, secure.lab, pi.node_id)
+        pi.connection.close()
+        asked_ns = SYSTEM_CLOCK.raw_ns()
+        pulled = pi.pull()
+        sock = pi.connection._socket
+        assert sock is not None
+        assert (sock.first_ns, sock.arrived_ns, sock.began_ns()) == (pulled.first_ns, pulled.end_ns, pulled.send_ns)
+        received_ns = read_prologue(pulled.body)["server_receive_raw_ns"]
+        assert asked_ns + pulled.connect_ns < pulled.send_ns < received_ns < pulled.first_ns
+
+
 def test_the_server_holds_no_more_under_tls_than_without() -> None:
     """Or its stamp of a downlink's end would be early by what asyncio's TLS holds back; plain connections are left alone."""
     assert limits_set(sslcontext=ssl.create_default_context()) == [64 * 1024]
