@@ -58,6 +58,8 @@ class Plan:
         Of `PARTS`.
     backend : str
         How links are emulated.
+    tls : bool
+        Whether the transfers that are held against packets go over TLS.
     """
 
     links: Sequence[str]
@@ -65,6 +67,7 @@ class Plan:
     transfers: int | None = None
     parts: Sequence[str] = PARTS
     backend: str = "auto"
+    tls: bool = False
 
     def rounds(self, size: Size) -> int:
         """Rounds that give so many transfers in each direction."""
@@ -106,7 +109,8 @@ def measure(plan: Plan) -> AccuracyReport:
             bars += judge_odd_clocks(Path(folder), plan.backend)
         if "second-network" in plan.parts:
             bars += judge_second_network(Path(folder), plan.backend)
-    return AccuracyReport(about=ABOUT, notes=notes, stamps=tuple(stamps), bars=tuple(bars))
+    about = (*ABOUT, "transfers over TLS") if plan.tls else ABOUT
+    return AccuracyReport(about=about, notes=notes, stamps=tuple(stamps), bars=tuple(bars))
 
 
 def _measure_transfers(
@@ -118,7 +122,7 @@ def _measure_transfers(
         with EmulatedNetwork(profile, CLIENTS, backend=plan.backend, congestion_control=CONGESTION_CONTROL) as network:
             facts = network.describe()
             notes[profile.name] = (profile.summary, f"backend {facts['backend']}", *facts["notes"])
-            witnessed = run(network, size, rounds, Path(scratch))
+            witnessed = run(network, size, rounds, Path(scratch), tls=plan.tls)
         recorded = derive(load_run(witnessed.folder))
         transfers = match(recorded, witnessed)
     where = f"{profile.name}, {size.name}"

@@ -22,6 +22,7 @@ from fltestbed.links.namespace import Namespace
 LOOPBACK = "loopback"
 CONGESTION_CONTROL = "cubic"
 POLL_S = 0.05
+TELL_S = 30.0
 REACH_TIMEOUT_S = 60.0
 LOOPBACK_NOTE = "plain loopback of one network namespace: no rate, no delay, packets of up to 64 kB"
 _LOCAL_TABLE = 255
@@ -138,15 +139,24 @@ class Processes:
                 raise TestbedError(f"not done after {timeout_s:g} s{self._tails()}")
             time.sleep(POLL_S)
 
-    def wait(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait until those have ended well.
+    def wait(self, names: Sequence[str], timeout_s: float, told: str | None = None) -> None:
+        """Wait until those have ended well; every `TELL_S` seconds what the process `told` said last is logged.
 
         Raises
         ------
         TestbedError
             One of all processes failed, or they took longer than `timeout_s`; what it said last is in the message.
         """
-        self.wait_until(lambda: all(self._processes[name].poll() is not None for name in names), timeout_s)
+        tell_at = time.monotonic() + TELL_S
+
+        def ended() -> bool:
+            nonlocal tell_at
+            if told is not None and time.monotonic() >= tell_at:
+                tell_at += TELL_S
+                log.info("  %s", self._last_line(told))
+            return all(self._processes[name].poll() is not None for name in names)
+
+        self.wait_until(ended, timeout_s)
         self._check()
 
     def _check(self) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fltestbed.bench.capture import HttpMessage, WallClock, capturing, read_messages
@@ -16,6 +16,7 @@ from fltestbed.bench.noise import write_app
 from fltestbed.bench.place import CONGESTION_CONTROL, Processes
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.links import EmulatedNetwork, Host
+from fltestbed.security.folder import CertificateFolder
 
 PORT = 9092
 START_ALLOWANCE_S = 120.0
@@ -76,6 +77,7 @@ def run(
     pause_s: float = 0.0,
     oddities: Mapping[str, Oddity] | None = None,
     captured: bool = True,
+    tls: bool = False,
 ) -> Witnessed:
     """Run the toolkit once on an emulated network.
 
@@ -93,6 +95,8 @@ def run(
         By the client's name.
     captured : bool
         Whether packets are captured.
+    tls : bool
+        Whether clients and server speak TLS.
 
     Raises
     ------
@@ -109,9 +113,14 @@ def run(
     )
     config = folder / "bench.toml"
     config.write_text(
-        f'name = "accuracy"\nclients = {len(network.clients)}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n"
+        f'name = "accuracy"\nrounds = {rounds}\nclients = {len(network.clients)}\n'
+        f'congestion-control = "{CONGESTION_CONTROL}"\n'
+        f"[server]\nport = {PORT}\ntls = {str(tls).lower()}\nround-deadline-s = {timeout_s}\n"
     )
+    certificates = CertificateFolder(folder / "certs", SYSTEM_CLOCK)
+    if tls:
+        certificates.make((network.server.address,), found=())
+    ca = ("--ca", str(certificates.ca_certificate)) if tls else ()
     logs = folder / "logs"
     logs.mkdir()
     processes = Processes(logs)
@@ -123,11 +132,12 @@ def run(
                 stack.enter_context(capturing(host, host.interface, PORT, files[host.name]))
         toolkit = [sys.executable, "-m", "fltestbed"]
         server = [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
-        processes.start(network.server, "server", server)
+        processes.start(network.server, "server", [*server, *(("--certificates", str(certificates.path)) if tls else ())])
         for number, host in enumerate(network.clients):
-            _start_client(processes, network, host, number, folder, oddities.get(host.name, Oddity()))
+            oddity = oddities.get(host.name, Oddity())
+            _start_client(processes, network, host, number, folder, replace(oddity, options=(*oddity.options, *ca)))
         network.start_trace()
-        processes.wait(["server", *(host.name for host in network.clients)], timeout_s)
+        processes.wait(["server", *(host.name for host in network.clients)], timeout_s, told="server")
     seen = {name: read_messages(file, wall) for name, file in files.items()} if captured else {}
     for file in files.values():
         file.unlink(missing_ok=True)  # hundreds of megabytes

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from fltestbed import __version__
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
+from fltestbed.flower.bundle import read_prologue
 from fltestbed.flower.node import NodeKey
 from fltestbed.security.folder import CertificateFolder
 from fltestbed.security.node_keys import read_registered

@@ -22,6 +22,7 @@ def accuracy(
         str, typer.Option(help="What to judge, with commas: stamps, clocks, second-network.")
     ] = "stamps,clocks,second-network",
     backend: Backend = "auto",
+    tls: Annotated[bool, typer.Option("--tls", help="Let the transfers go over TLS.")] = False,
 ) -> None:
     """Hold stamps against packets, and clock mappings against known clocks.
 
@@ -37,4 +38,4 @@ def accuracy(
     chosen_sizes = [SIZES[size] for size in choose("--sizes", sizes, SIZES)]
     chosen_links = choose_links(links)
     ensure_privilege()
-    finish(measure(Plan(chosen_links, chosen_sizes, transfers, chosen_parts, backend)), json, width=160)
+    finish(measure(Plan(chosen_links, chosen_sizes, transfers, chosen_parts, backend, tls)), json, width=160)
