@@ -55,7 +55,10 @@ SUMMARISED = {
         )
     ),
     "clock_samples.csv": Part(
-        ("client", "client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns")
+        (
+            *("client", "interface"),
+            *("client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"),
+        )
     ),
     "metrics.csv": Part(
         ("run", "round", "client", "source", "message_type", "metric", "value", "time_s"),

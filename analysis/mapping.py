@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 
 from fltestbed.measure.mapping import DRIFT_BOUND_PPM, WANDER_BOUND_PPM
 
-_STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
+STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
+"""Columns of clock_samples.csv, t0 to t3."""
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.integer]
@@ -134,7 +135,7 @@ def fit(samples: pd.DataFrame, drift_bound_ppm: float = DRIFT_BOUND_PPM) -> Cloc
     ClockMapping or None
         None if no row has four stamps in a possible order.
     """
-    columns = [samples[name] for name in _STAMPS]
+    columns = [samples[name] for name in STAMPS]
     whole = np.logical_and.reduce([column.notna().to_numpy(dtype=bool) for column in columns])
     stamps = np.column_stack([column.to_numpy(dtype=np.int64, na_value=0) for column in columns])[whole]
     round_trip = (stamps[:, 3] - stamps[:, 0]) - (stamps[:, 2] - stamps[:, 1])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.asymmetry import asymmetries
 from analysis.capacity import carried
 from analysis.connections import connection_warnings
 from analysis.groups import Group, differences, groups
@@ -54,7 +55,8 @@ class Summary:
     runs : list of dict
         One a run; units are in the keys. ``<phase>_mean_s`` is over client-rounds, ``<phase>_sd_s`` the standard deviation
         over rounds of the round's mean, ``<phase>_clock_half_width_s`` the bound of the clocks' error in the mean; what its
-        stragglers and its link were like. None where a value does not exist.
+        stragglers and its link were like, with the asymmetry of each client's path where a second network gave it. None
+        where a value does not exist.
     groups : list of dict
         One a configuration: `label`, `link`, `runs` (names), `estimates` (by name, each as `Estimate.to_dict`; the
         systematic part stands apart from the interval over runs), `phases` (median, p95 and maximum over client-rounds).
@@ -205,6 +207,7 @@ def _row(run: Run, rows: pd.DataFrame, statistics: pd.DataFrame, shares: "pd.Ser
     last = stragglers(run, 0 if only_warm_up(run, warm_up) else warm_up)
     row["straggler"] = None if last is None else vars(last)
     row["carried"] = [vars(each) for each in carried(run, 0 if only_warm_up(run, warm_up) else warm_up)]
+    row["asymmetries"] = [vars(each) for each in asymmetries(run)]
     row |= compression(run)
     return row | {"backend": manifest.backend, "notes": list(manifest.notes), "paced": manifest.paced}
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.asymmetry import Asymmetry
 from analysis.tables import PHASES, Summary, seconds
 
 _COLUMNS = ("round", *PHASES)
@@ -31,6 +32,8 @@ def render(summary: Summary, console: Console) -> None:
             )
             text = f"{row['run']}: tensors are compressed ({row['compression']}); relative error: {errors or 'not measured'}"
             console.print(escape(text), soft_wrap=True)
+        for each in row["asymmetries"]:
+            console.print(escape(f"path of {row['run']}, {Asymmetry(**each)}"), style="dim", soft_wrap=True)
     for line in summary.stamps:
         console.print(escape(f"stamps of {line}"), style="dim", soft_wrap=True)
     if summary.differences:

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.asymmetry import asymmetry_of
 from analysis.derive import derive
 from analysis.load import Run, load_run
-from analysis.mapping import fit
+from analysis.mapping import STAMPS, fit
 from fltestbed.bench.capture import HttpMessage
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.odd_clocks import OddClock, build_library
@@ -49,7 +50,6 @@ ASYMMETRIC = {
 }
 
 _Ints = NDArray[np.integer]
-_STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
 
 log = logging.getLogger("fltestbed")
 
@@ -126,7 +126,7 @@ def _allowed_ns(samples: pd.DataFrame, at: _Ints, *, known: bool = False) -> _In
 
     With `known` it is the smallest of the exchanges that were over at each moment.
     """
-    send, receive, answer, back = (samples[column].to_numpy(dtype=np.int64) for column in _STAMPS)
+    send, receive, answer, back = (samples[column].to_numpy(dtype=np.int64) for column in STAMPS)
     half = ((back - send) - (answer - receive)) / 2
     allowed = []
     for moment in at:
@@ -180,13 +180,11 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
     at = np.linspace(samples["client_send_raw_ns"].min(), samples["client_receive_raw_ns"].max(), 1000).astype(np.int64)
     widths = [float(np.median(mapping.offset(at)[1])) / 1e6 for mapping in (link, quiet)]
     measured, uncertainty, seen = [], [], []
-    for stamps in over_link[_STAMPS].to_numpy(dtype=np.int64):
-        sample = ClockSample(*map(int, stamps))
-        offset, half_width = quiet.offset(np.array([sample.client_send_raw_ns]))
-        packets = _one_way_ns(witnessed, client, sample)
+    for stamps, *found in zip(over_link[STAMPS].to_numpy(dtype=np.int64), *asymmetry_of(over_link, quiet), strict=True):
+        packets = _one_way_ns(witnessed, client, ClockSample(*map(int, stamps)))
         if packets is not None:
-            measured.append(2 * (sample.offset_ns - int(offset[0])) / 1e6)
-            uncertainty.append(2 * int(half_width[0]) / 1e6)
+            measured.append(int(found[0]) / 1e6)
+            uncertainty.append(int(found[1]) / 1e6)
             seen.append((packets[0] - packets[1]) / 1e6)
     if not measured:
         return [Bar("(iv) exchanges over the link of which packets were found", where, 0, 1, "", at_least=True)]
