@@ -130,7 +130,19 @@ def _measure_transfers(
     bars = [judge_stamp(found) for found in errors]
     bars += [judge_one_way(recorded, table, transfers, where) for table in ("phases", "timeline")]
     bars.append(Bar("packets' own stamps: bound", where, witnessed.bound_ns / 1e6, None, "ms"))
-    return errors, bars
+    return errors, [*bars, *show_lateness(recorded, where)]
+
+
+def show_lateness(recorded: Run, where: str) -> list[Bar]:
+    """How late the server's event loop came meanwhile: what makes its stamp of a first byte late, where the kernel has joined
+    that byte's packet with later ones.
+    """
+    lag = recorded.manifest.data["hosts"]["server"]["stamp_error"]["loop_lag"]
+    return [
+        Bar(f"server's event loop late meanwhile ({name})", where, lag[key] * 1e3, None, "ms")
+        for name, key in (("99%", "p99_s"), ("most", "max_s"))
+        if lag.get(key) is not None
+    ]
 
 
 def stamp_errors(link: str, size: str, transfers: Sequence[Transfer]) -> list[StampErrors]:
