@@ -134,7 +134,7 @@ def _measure_transfers(
 
 
 def show_lateness(recorded: Run, where: str) -> list[Bar]:
-    """How late the server's event loop came meanwhile: what makes its stamp of a first byte late, where the kernel has joined
+    """How late the server's event loop came meanwhile: so late may its stamp of a first byte be, where the kernel has joined
     that byte's packet with later ones.
     """
     lag = recorded.manifest.data["hosts"]["server"]["stamp_error"]["loop_lag"]

@@ -40,4 +40,4 @@ def work(self: Trainer, *arguments: Any, **named: Any) -> Result:
 
 
 LateStamps.take, Trainer.work = take, work  # type: ignore[method-assign]
-raise SystemExit(main())
+main()

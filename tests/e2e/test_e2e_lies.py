@@ -26,12 +26,12 @@ def test_lies_are_told_once_and_left_out(tmp_path: Path) -> None:
     config = write_experiment(
         tmp_path, clients=2, server={"host": "127.0.0.1", "port": port, "tls": False}, probes={"interval_s": 0.2}
     )
-    python = [sys.executable, "-m", "fltestbed"]
+    python: list[object] = [sys.executable, "-m", "fltestbed"]
     serve = [*python, "server", config, "--app", APPS / "numpy_app", "--runs", tmp_path, "--name", "lies"]
     options = ["--server", f"127.0.0.1:{port}", "--interface", "lo", "--link", "lo", "--trust-apps"]
     clients = [
         [*start, "client", *options, "--partition", number, "--name", name, "--state", tmp_path / name]
-        for number, (name, start) in enumerate({"honest": python, "liar": [sys.executable, LIAR]}.items())
+        for number, (name, start) in enumerate((("honest", python), ("liar", [sys.executable, LIAR])))
     ]
     processes = [
         subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
