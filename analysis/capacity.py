@@ -11,6 +11,7 @@ Rates of emulated links count Ethernet frames, of which TCP payload is at most 1
 reached.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ class Carried:
     direction : {"downlink", "uplink"}
     goodput_bps : float
         Median over client-rounds.
+    goodput_clock_bps : float or None
+        By how much the clocks alone may have put a goodput wrong, median over client-rounds: payload bits over the seconds
+        of the transfer less their uncertainty, minus the goodput. None if that is without a bound.
     capacity_bps : float or None
         Rate of the emulated link, or what was measured before the run on a real one (`baseline` in the manifest, by
         direction, in `rate_bps`); None if neither is known, or if a trace changes the rate during the run.
@@ -40,6 +44,7 @@ class Carried:
 
     direction: str
     goodput_bps: float
+    goodput_clock_bps: float | None
     capacity_bps: float | None
     utilisation: float | None
     source: str
@@ -62,11 +67,15 @@ def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
     clients, timeline = run["clients"], run["timeline"]
     medium = ((run.manifest.data.get("link") or {}).get("profile") or {}).get("medium")
     for direction in CROSS_HOST:
-        goodput = clients.loc[
-            (clients["round"] > warm_up) & (clients["status"] == "ok"), f"{direction}_goodput_bps"
-        ].dropna()
+        counted = clients[(clients["round"] > warm_up) & (clients["status"] == "ok")].dropna(
+            subset=[f"{direction}_goodput_bps"]
+        )
+        goodput = counted[f"{direction}_goodput_bps"]
         if goodput.empty:
             continue
+        uncertainty_s = counted[f"{direction}_uncertainty_s"]
+        least_s = counted[f"{direction}_s"] - uncertainty_s
+        clock_bps = float((goodput * uncertainty_s / least_s).where(least_s > 0, math.inf).median())
         capacity, source = capacity_bps(run, direction)
         utilisation = None
         if capacity is not None and medium in {"shared_tdd", "half_duplex"}:
@@ -74,7 +83,8 @@ def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
             utilisation = shared_bps(rows[rows["status"] == "ok"]) / capacity
         elif capacity is not None:
             utilisation = float(goodput.mean()) / capacity
-        found.append(Carried(direction, float(goodput.median()), capacity, utilisation, source))
+        bounded_bps = clock_bps if math.isfinite(clock_bps) else None
+        found.append(Carried(direction, float(goodput.median()), bounded_bps, capacity, utilisation, source))
     return found
 
 

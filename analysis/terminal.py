@@ -59,7 +59,8 @@ def _notes(summary: Summary) -> str:
     )
     return (
         f"{rounds}. mean: geometric mean of the runs' means over clients and rounds. {interval} clock ±: by how much the "
-        "clocks alone may have put the mean wrong, which repetition does not narrow. median, p95, max: over clients and "
+        "clocks alone may have put the mean wrong (Mbit/s: each transfer), which repetition does not narrow. median, p95, "
+        "max: over clients and "
         "rounds. A round ends when the new model is ready; shares are of rounds in which all clients replied."
     )
 
@@ -150,11 +151,17 @@ def _links_table(summary: Summary) -> Table:
         cells: list[str] = []
         for direction in ("downlink", "uplink"):
             found = next((each for each in row["carried"] if each["direction"] == direction), None)
-            cells.append("-" if found is None else f"{found['goodput_bps'] / 1e6:.3g}")
+            cells.append("-" if found is None else _goodput(found))
             used = None if found is None else found["utilisation"]
             cells.append("-" if used is None or found is None else f"{used:.0%} of {found['capacity_bps'] / 1e6:.3g}")
         table.add_row(escape(row["run"]), *cells, seconds(row["target_s"]))
     return table
+
+
+def _goodput(found: dict[str, Any]) -> str:
+    """Mbit/s, and by how much the clocks alone may have put it wrong."""
+    clock_bps = found["goodput_clock_bps"]
+    return f"{found['goodput_bps'] / 1e6:.3g} ± {'no bound' if clock_bps is None else f'{clock_bps / 1e6:.2g}'}"
 
 
 def _clock(estimate: dict[str, Any] | None) -> str:

@@ -57,6 +57,17 @@ def test_capacity_of_a_real_link_is_its_baseline(runs: list[Run]) -> None:
     assert [each.utilisation for each in carried(traced)] == [None, None]
 
 
+def test_goodput_says_what_the_clocks_leave_open(runs: list[Run]) -> None:
+    """8 Mbit in 4 s that may be wrong by 1 s: 2 Mbit/s, and at most 8/3; by 4 s: no bound."""
+    clients = runs[0]["clients"].copy()
+    clients["uplink_goodput_bps"], clients["uplink_s"] = 2e6, 4.0
+    for uncertainty_s, expected in ((1.0, pytest.approx(8e6 / 3 - 2e6)), (4.0, None)):
+        clients["uplink_uncertainty_s"] = uncertainty_s
+        _, up = carried(replace(runs[0], tables={**runs[0].tables, "clients.csv": clients}))
+        assert up.goodput_bps == 2e6
+        assert up.goodput_clock_bps == expected
+
+
 def test_run_without_transfers_carries_nothing(runs: list[Run]) -> None:
     """Nothing is said of a direction in which no transfer ended well."""
     tables = {**runs[0].tables, "clients.csv": runs[0]["clients"].iloc[:0]}
