@@ -7,9 +7,11 @@ Documentation/networking/timestamping.rst): a packet's when it came from the dev
 Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is read, by its distance from a look at both
 clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. The look has a
 length (a process may lose its CPU in it): of what it leaves open an arrival takes the latest moment and a departure the
-earliest, so no bound that is made of them is ever too narrow. A stamp is not believed that comes out later than now, before
-the one before it, more than `MOST_DELAY_NS` ago, or at a time when all there was had been read (a gap was filled since):
-then the moment of reading counts. So does it with a device that stamps nothing.
+earliest, so no bound that is made of them is ever too narrow. A stamp is not believed that comes out later than now or more
+than `MOST_DELAY_NS` ago; nor one before the one before it, or at a time when all there was had been read, if packets have
+come behind a gap meanwhile: what could not be read then has become whole since. (Without a gap it was under way inside of
+the kernel, which stamps packets before it sorts them.) Then the moment of reading counts. So does it with a device that
+stamps nothing.
 
 A stamp of sending comes with the place of its write in the stream (SOF_TIMESTAMPING_OPT_ID), so the first write of a message
 and its last are told apart, also when one of them was lost and sent again: what counts is when it left for the first time.
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
+from fltestbed.measure.tcp import out_of_order_packets
 
 MOST_DELAY_NS = 1_000_000_000
 
@@ -78,6 +81,7 @@ class StampedSocket(socket.socket):
         self._written: int | None = None  # by `sendall`, after its first write since `begin_sending`
         self._first_left: _Departure | None = None
         self._last_left: _Departure | None = None
+        self._behind_gaps: int | None = 0
         self._is_fresh = True
         self._is_on = True
         self._stamps_sending = False
@@ -101,6 +105,7 @@ class StampedSocket(socket.socket):
     def expect(self) -> None:
         """The next byte that is read is the first of a message."""
         self._take_stamps()  # a segment that was sent again is stamped again, when nobody waits for it any more
+        self._behind_gaps = out_of_order_packets(self)
         self._is_fresh = True
         self.first_ns = None
 
@@ -249,11 +254,17 @@ class StampedSocket(socket.socket):
     def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], before_ns: int, drained: bool) -> None:
         stamp = self._read_stamp(ancillary, latest=True)
         now = self.clock.raw_ns()
-        # Bytes that came behind a gap carry the stamp of their own packet, and not of the one that filled the gap: what
-        # could not be read at `_drained_ns` has become whole since.
-        floor = max(now - MOST_DELAY_NS, self._drained_ns, (self.arrived_ns or 0) - _LOOKS_DIFFER_NS)
+        earlier = max(self._drained_ns, (self.arrived_ns or 0) - _LOOKS_DIFFER_NS)
         self._drained_ns = before_ns if drained else self._drained_ns
-        self.arrived_ns = max(stamp, self.arrived_ns or 0) if stamp is not None and floor <= stamp <= now else now
+        if stamp is None or not now - MOST_DELAY_NS <= stamp <= now or (stamp < earlier and self._had_gaps()):
+            self.arrived_ns = now
+        else:
+            self.arrived_ns = max(stamp, self.arrived_ns or 0)
+
+    def _had_gaps(self) -> bool:
+        """Whether packets have come behind a gap since this was last asked, or since `expect`."""
+        before, self._behind_gaps = self._behind_gaps, out_of_order_packets(self)
+        return before is None or self._behind_gaps != before
 
     def _note_first(self) -> None:
         self._is_fresh = False

@@ -24,7 +24,8 @@ from fltestbed.errors import RunFolderError
 from fltestbed.measure.manifest import FILE_NAME, amend
 from fltestbed.measure.recorder import Recorder, Value, cell, line
 from fltestbed.measure.schema import TABLES
-from fltestbed.server.facts import FactsError, KeptReply, LateFacts, read_kept_replies, read_late_facts
+from fltestbed.server.facts import FactsError, KeptReply, read_kept_replies
+from fltestbed.server.late_facts import LateFacts, read_late_facts
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from fltestbed.server.transfers import NEVER_CAME, TransferLog

@@ -4,12 +4,10 @@ A client is a stranger: every number is bounded, every name is known, every text
 the reason, a row at a time, and costs neither the reply that it came with nor the client.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import ReplyFacts
@@ -34,18 +32,20 @@ Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")
 MOST_SHOWN = 40
 """Characters of a value that a message shows."""
 
-M = TypeVar("M", bound="_Facts")
+M = TypeVar("M", bound="Facts")
 
 
 class FactsError(ValueError):
     """Facts that cannot be true; the text says which and why."""
 
 
-class _Facts(BaseModel):
+class Facts(BaseModel):
+    """What somebody told: fields that are not known are ignored."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class SpanFacts(_Facts):
+class SpanFacts(Facts):
     """A piece of a phase on the client's clock."""
 
     phase: Literal["train", "evaluate"]
@@ -54,7 +54,7 @@ class SpanFacts(_Facts):
     detail: Text = ""
 
 
-class TcpFacts(_Facts):
+class TcpFacts(Facts):
     """The sender's columns of transfers.csv."""
 
     rtt_s: Seconds
@@ -70,7 +70,7 @@ class TcpFacts(_Facts):
     congestion_control: Name
 
 
-class TransferFacts(_Facts):
+class TransferFacts(Facts):
     """The client's part of a row of transfers.csv."""
 
     message_id: MessageId
@@ -85,7 +85,7 @@ class TransferFacts(_Facts):
     tcp: TcpFacts | None = None
 
 
-class _Reply(_Facts):
+class _Reply(Facts):
     downlink_end_raw_ns: Nanoseconds
     called_raw_ns: Nanoseconds
     returned_raw_ns: Nanoseconds
@@ -94,12 +94,14 @@ class _Reply(_Facts):
     spans: Annotated[tuple[SpanFacts, ...], Field(max_length=100)] = ()
 
 
-class _LateReply(_Reply):
+class LateReply(_Reply):
+    """What a client knows of a reply that could not carry it itself."""
+
     message_id: MessageId
     error: Text | None = None
 
 
-class KeptReply(_LateReply):
+class KeptReply(LateReply):
     """A reply in a client's own copy: also what the server has said of its message, and of its end."""
 
     round: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
@@ -109,14 +111,16 @@ class KeptReply(_LateReply):
     payload_bytes: Count | None = None
 
 
-class _Sample(_Facts):
+class SampleFacts(Facts):
+    """Four stamps of an exchange."""
+
     exchange: Literal["clock", "pull", "push"]
     interface: Interface | None = None
     """None is the client's link."""
     stamps: tuple[Nanoseconds, Nanoseconds, Nanoseconds, Nanoseconds]
 
 
-class SystemFacts(_Facts):
+class SystemFacts(Facts):
     """A row of system.csv on the client's clock."""
 
     raw_ns: Nanoseconds
@@ -136,7 +140,7 @@ class SystemFacts(_Facts):
     sched_delay_s: Seconds | None = None
 
 
-class RadioFacts(_Facts):
+class RadioFacts(Facts):
     """A row of radio.csv on the client's clock."""
 
     raw_ns: Nanoseconds
@@ -156,7 +160,7 @@ class RadioFacts(_Facts):
     physical_cell: Count | None = None
 
 
-class TimeSyncFacts(_Facts):
+class TimeSyncFacts(Facts):
     """What a daemon says of the host's wall clock."""
 
     daemon: Name
@@ -169,7 +173,7 @@ class TimeSyncFacts(_Facts):
     synchronised: bool | None = None
 
 
-class ProbeFacts(_Facts):
+class ProbeFacts(Facts):
     """What the manifest says of one probe of a client; what is not known yet is left out."""
 
     on: bool
@@ -192,7 +196,7 @@ class ProbeFacts(_Facts):
     latest_s: Seconds | None = None
 
 
-class SchedulingFacts(_Facts):
+class SchedulingFacts(Facts):
     """What the client's stamping thread waited for a CPU, in all."""
 
     cpu_s: Seconds
@@ -200,34 +204,10 @@ class SchedulingFacts(_Facts):
     time_slices: Count
 
 
-class StampErrorFacts(_Facts):
+class StampErrorFacts(Facts):
     """What a client measured of its own stamping, as `fltestbed.measure.stamping.StampError` describes it."""
 
     scheduling: SchedulingFacts | None = None
-
-
-_MOST_ROWS = {"replies": 16, "system": 256, "radio": 256, "transfers": 64, "clock_samples": 256, "probes": 16}
-"""How many one request may bring."""
-
-
-@dataclass(frozen=True)
-class LateFacts:
-    """What a client could not know yet when it sent its reply.
-
-    Attributes
-    ----------
-    problems : tuple of str
-        What was left out: for each place the first reason.
-    """
-
-    replies: dict[str, ReplyFacts]
-    transfers: tuple[TransferFacts, ...]
-    system: tuple[SystemFacts, ...]
-    radio: tuple[RadioFacts, ...]
-    probes: dict[str, dict[str, Any]]
-    stamp_error: StampErrorFacts | None
-    clock_samples: list[tuple[ClockSample, str, str | None]]
-    problems: tuple[str, ...]
 
 
 def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts:
@@ -238,10 +218,16 @@ def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts
     FactsError
         A stamp is missing, of the wrong type, out of range, or they are not in the order in which things happen.
     """
-    return _in_order(_validate(_Reply, prologue), error)
+    return in_order(_validate(_Reply, prologue), error)
 
 
-def _in_order(reply: _Reply, error: str | None) -> ReplyFacts:
+def in_order(reply: _Reply, error: str | None) -> ReplyFacts:
+    """The facts of a reply, if its stamps are in the order in which things happen.
+
+    Raises
+    ------
+    FactsError
+    """
     order = (reply.downlink_end_raw_ns, reply.called_raw_ns, reply.returned_raw_ns, reply.send_raw_ns - reply.connect_ns)
     inside = all(
         reply.called_raw_ns <= span.start_raw_ns <= span.end_raw_ns <= reply.returned_raw_ns for span in reply.spans
@@ -260,81 +246,7 @@ def _in_order(reply: _Reply, error: str | None) -> ReplyFacts:
     )
 
 
-class _Reader:
-    """Takes from what a client told what can be taken, and keeps the reasons for the rest."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._told = told
-        self._problems: dict[str, str] = {}
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return tuple(self._problems.values())
-
-    def rows(self, name: str, kind: type[M]) -> tuple[M, ...]:
-        most = _MOST_ROWS[name]
-        rows = self._told.get(name, ())
-        if not isinstance(rows, list | tuple):
-            self.refuse(name, "input should be a list of rows")
-            return ()
-        if len(rows) > most:
-            self.refuse(name, f"{len(rows)} rows in one request; at most {most} are allowed")
-        found = (self.one(name, kind, row) for row in rows[:most])
-        return tuple(row for row in found if row is not None)
-
-    def named(self, name: str, kind: type[M]) -> dict[str, M]:
-        most = _MOST_ROWS[name]
-        entries = self._told.get(name, {})
-        if not isinstance(entries, dict):
-            self.refuse(name, "input should be a table")
-            return {}
-        if len(entries) > most:
-            self.refuse(name, f"{len(entries)} entries in one request; at most {most} are allowed")
-        found = {}
-        for key, entry in list(entries.items())[:most]:
-            if len(key) > MOST_NAME:
-                self.refuse(name, f"a name of {len(key)} characters; at most {MOST_NAME} are allowed")
-            elif (one := self.one(name, kind, entry)) is not None:
-                found[key] = one
-        return found
-
-    def one(self, name: str, kind: type[M], entry: Any) -> M | None:
-        try:
-            return kind.model_validate(entry)
-        except ValidationError as error:
-            place, _, reason = _first(error).partition(": ")
-            self.refuse(".".join(filter(None, (name, place))), reason)
-            return None
-
-    def refuse(self, place: str, reason: str) -> None:
-        self._problems.setdefault(place, f"{place}: {reason}")
-
-
-def read_late_facts(told: dict[str, Any]) -> LateFacts:
-    """Clock samples, transfers and readings that a client reports with any of its requests, as far as they can be."""
-    reader = _Reader(told)
-    replies = {}
-    for reply in reader.rows("replies", _LateReply):
-        try:
-            replies[reply.message_id] = _in_order(reply, reply.error)
-        except FactsError as error:
-            reader.refuse("replies", str(error))
-    samples = reader.rows("clock_samples", _Sample)
-    probes = reader.named("probes", ProbeFacts)
-    stamp_error = told.get("stamp_error")
-    return LateFacts(
-        replies=replies,
-        transfers=reader.rows("transfers", TransferFacts),
-        system=reader.rows("system", SystemFacts),
-        radio=reader.rows("radio", RadioFacts),
-        probes={name: probe.model_dump(mode="json", exclude_none=True) for name, probe in probes.items()},
-        stamp_error=None if stamp_error is None else reader.one("stamp_error", StampErrorFacts, stamp_error),
-        clock_samples=[(ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in samples],
-        problems=reader.problems,
-    )
-
-
-class _Kept(_Facts):
+class _Kept(Facts):
     replies: Annotated[tuple[KeptReply, ...], Field(max_length=16)] = ()
 
 
@@ -343,7 +255,7 @@ def read_kept_replies(facts: dict[str, Any]) -> dict[str, KeptReply]:
     return {reply.message_id: reply for reply in _validate(_Kept, facts).replies}
 
 
-class StepMark(_Facts):
+class StepMark(Facts):
     """A step of the strategy is over."""
 
     kind: Literal["step"]
@@ -357,7 +269,7 @@ class StepMark(_Facts):
         log.step(self.name, self.round, self.start_raw_ns, self.end_raw_ns)
 
 
-class HeldMark(_Facts):
+class HeldMark(Facts):
     """The ServerApp holds the reply to a message."""
 
     kind: Literal["held"]
@@ -370,7 +282,7 @@ class HeldMark(_Facts):
         log.held(self.message_id, self.raw_ns, self.error)
 
 
-class GatheredMark(_Facts):
+class GatheredMark(Facts):
     """The ServerApp waits no longer; replies to the messages that it has given up are refused from now on."""
 
     kind: Literal["gathered"]
@@ -382,7 +294,7 @@ class GatheredMark(_Facts):
         log.gathered(self.raw_ns)
 
 
-class MetricsMark(_Facts):
+class MetricsMark(Facts):
     """Figures that an app reported."""
 
     kind: Literal["metrics"]
@@ -399,7 +311,7 @@ class MetricsMark(_Facts):
         log.metrics(self.round, self.source, self.message_type, self.values, self.raw_ns, client)
 
 
-class RoundMark(_Facts):
+class RoundMark(Facts):
     """A round that is not measured is over."""
 
     kind: Literal["round"]
@@ -412,7 +324,7 @@ class RoundMark(_Facts):
         log.unmeasured(self.round, self.start_raw_ns, self.end_raw_ns)
 
 
-class ModelMark(_Facts):
+class ModelMark(Facts):
     """The size of what the ServerApp sends to a client."""
 
     kind: Literal["model"]
@@ -425,7 +337,7 @@ class ModelMark(_Facts):
         roster.manifest.update(model={"parameters": self.parameters, "tensors": self.tensors, "bytes": self.bytes})
 
 
-class EndMark(_Facts):
+class EndMark(Facts):
     """The app is over."""
 
     kind: Literal["end"]
@@ -445,17 +357,17 @@ def read_marks(prologue: dict[str, Any]) -> list[Mark]:
     try:
         return _MARKS.validate_python(prologue.get("marks", []))
     except ValidationError as error:
-        raise FactsError(_first(error)) from error
+        raise FactsError(first_problem(error)) from error
 
 
 def _validate(model: type[M], facts: dict[str, Any]) -> M:
     try:
         return model.model_validate(facts)
     except ValidationError as error:
-        raise FactsError(_first(error)) from error
+        raise FactsError(first_problem(error)) from error
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """The first problem: place, what is allowed, and what it was, if that is short."""
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])

@@ -4,7 +4,6 @@
 of its ends are known. Definitions of the phases stand in `fltestbed.measure.schema`.
 """
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,11 +14,6 @@ from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.schema import ROUND_TIME
 from fltestbed.server.plausibility import can_be
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
-
-log = logging.getLogger("fltestbed")
-
-MOST_DOUBTS = 8
-"""Different things that are said of one client."""
 
 
 class RoundLog:
@@ -167,7 +161,7 @@ class RoundLog:
         """
         raw_ns = int(row["raw_ns"] or 0)
         if client is not None and not can_be(client.mapping, (raw_ns,), self._zero, told_ns):
-            self.doubt(client, f"the stamp of a reading ({table}) is not of the time of this run")
+            client.doubt(f"the stamp of a reading ({table}) is not of the time of this run")
             return
         offset = Estimate(0, 0) if client is None else client.mapping.at(raw_ns)
         time_s = None if offset is None else (raw_ns + offset.offset_ns - self._zero) / 1e9
@@ -208,10 +202,10 @@ class RoundLog:
         """
         interface = interface or client.interface
         if not self._zero <= sample.server_receive_raw_ns <= sample.server_send_raw_ns <= (told_ns or math.inf):
-            self.doubt(client, "the server's stamps of an exchange are not of the time of this run")
+            client.doubt("the server's stamps of an exchange are not of the time of this run")
             return
         if not sample.is_plausible:
-            self.doubt(client, "four stamps of an exchange are in an order that no clocks give")
+            client.doubt("four stamps of an exchange are in an order that no clocks give")
             return
         self._recorder.write("clock_samples.csv", {
             "client": client.name, "interface": interface, "exchange": exchange,
@@ -222,7 +216,7 @@ class RoundLog:
             "offset_ns": sample.offset_ns, "half_width_ns": sample.half_width_ns,
         })  # fmt: skip
         if client.mapping.contradicts(sample):
-            self.doubt(client, "an exchange contradicts those before it by more than clocks drift")
+            client.doubt("an exchange contradicts those before it by more than clocks drift")
         client.mapping.add(sample)
         path = client.paths.setdefault(interface, ClockMapping())
         if path.add(sample) and (estimate := path.at(sample.client_receive_raw_ns)) is not None:
@@ -230,14 +224,6 @@ class RoundLog:
                 "client": client.name, "interface": interface, "client_raw_ns": sample.client_receive_raw_ns,
                 **vars(estimate),
             })  # fmt: skip
-
-    @staticmethod
-    def doubt(client: Client, reason: str) -> None:
-        """Say, once for each reason, that something a client says cannot be true; after `MOST_DOUBTS` of them no more."""
-        kind = reason.partition(":")[0]
-        if kind not in client.doubts and len(client.doubts) < MOST_DOUBTS:
-            client.doubts.add(kind)
-            log.warning("%s: %s; such facts are left out, and the run goes on", client.name, reason)
 
     def uplink_started(self, task: Task) -> None:
         """A reply begins to arrive."""
@@ -289,7 +275,7 @@ class RoundLog:
 
     def disbelieved(self, task: Task, end_ns: int, reason: str) -> None:
         """A reply has arrived whole, and what its client says of the way there cannot be true: those figures are missing."""
-        self.doubt(task.client, reason)
+        task.client.doubt(reason)
         self.uplink_ended(task, end_ns)
         detail = f"what the client says cannot be true: {reason}"
         for phase in ("downlink", "deserialize", self.compute_phase(task), "serialize", "uplink"):

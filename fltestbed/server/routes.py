@@ -32,7 +32,8 @@ from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, Piece, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.facts import FactsError, read_facts, read_late_facts
+from fltestbed.server.facts import FactsError, read_facts
+from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.protocol import SCOPE_KEY, Connection
 from fltestbed.server.roster import JoinRefused, Roster
@@ -224,14 +225,14 @@ class Routes:
         """Take what a request tells beside its purpose; what cannot be true is said once and left out."""
         late = read_late_facts(told)
         for problem in late.problems:
-            self._log.doubt(client, problem)
+            client.doubt(problem)
         for sample, exchange, interface in late.clock_samples:
             self._log.clock_sample(client, sample, exchange, interface, told_ns)
         for message_id, reply in late.replies.items():
             self._observer.told(client, message_id, reply)
         for transfer in late.transfers:
             if (doubt := self._transfers.client_told(client, transfer, told_ns)) is not None:
-                self._log.doubt(client, doubt)
+                client.doubt(doubt)
         for table, rows in (("system", late.system), ("radio", late.radio)):
             for row in rows:
                 self._log.reading(table, client.name, row.model_dump(), client, told_ns)

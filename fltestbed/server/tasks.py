@@ -1,8 +1,13 @@
 """What the server knows of clients, messages and rounds while they are under way."""
 
+import logging
 from dataclasses import dataclass, field
 
 from fltestbed.measure.mapping import ClockMapping
+
+log = logging.getLogger("fltestbed")
+
+MOST_DOUBTS = 8
 
 SERVER = "server"
 """What the server is called as a host; no client may have this name."""
@@ -23,6 +28,13 @@ class Client:
     """The same from the exchanges over one interface alone, by its name: their difference is the asymmetry of a path."""
     doubts: set[str] = field(default_factory=set)
     """What it says that cannot be true, as far as this has been told."""
+
+    def doubt(self, reason: str) -> None:
+        """Say, once for each kind of reason, that something it says cannot be true; after `MOST_DOUBTS` kinds no more."""
+        kind = reason.partition(":")[0]
+        if kind not in self.doubts and len(self.doubts) < MOST_DOUBTS:
+            self.doubts.add(kind)
+            log.warning("%s: %s; such facts are left out, and the run goes on", self.name, reason)
 
 
 @dataclass(frozen=True)

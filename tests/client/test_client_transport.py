@@ -14,7 +14,7 @@ from fltestbed.client.transport import CONNECT_HEADER, START_BYTES, Reply, Serve
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.node import NodeKey
-from fltestbed.server.facts import read_late_facts
+from fltestbed.server.late_facts import read_late_facts
 
 TIMEOUT_S = 5.0
 

@@ -203,6 +203,27 @@ def test_what_is_not_known_of_a_look_is_never_against_a_bound(pair: Pair) -> Non
         assert read == start_ns + (30_000 if latest else -30_000)
 
 
+@pytest.mark.parametrize(("behind_gaps", "believed"), [(0, True), (1, False), (None, False)])
+def test_an_old_stamp_is_believed_unless_there_was_a_gap(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, behind_gaps: int | None, believed: bool
+) -> None:
+    """All had been read, and then there is a stamp of before: the kernel was slow, unless it says (or cannot say) that a
+    packet came behind a gap. Never is an arrival before the one before it.
+    """
+    _, far = pair
+    far.expect()
+    monkeypatch.setattr("fltestbed.measure.kernel_stamps.out_of_order_packets", lambda _: behind_gaps)
+    start = SYSTEM_CLOCK.raw_ns()
+    wall_ns = SYSTEM_CLOCK.wall_ns()
+    far.arrived_ns = start - 5_000_000
+    far._drained_ns = start
+    stamp = struct.pack("@qq", *divmod(wall_ns - 2_000_000, 10**9))
+    far._note_arrival([(socket.SOL_SOCKET, SO_TIMESTAMPING, stamp)], start, drained=True)
+    assert far.arrived_ns is not None
+    assert (far.arrived_ns < start - 1_000_000) is believed
+    assert far.arrived_ns > start - 5_000_000
+
+
 @pytest.mark.parametrize("step_ns", [HOUR_NS, -HOUR_NS])
 def test_a_wall_clock_that_stepped_moves_no_stamp(pair: Pair, step_ns: int) -> None:
     """The kernel's stamp cannot be carried to the raw clock then: the moment of reading counts."""

@@ -13,6 +13,7 @@ from fltestbed.measure.tcp import (
     TcpSnapshot,
     _TcpInfo,
     congestion_control,
+    out_of_order_packets,
     sender_columns,
     set_congestion_control,
     tcp_settings,
@@ -68,9 +69,12 @@ def _info(sock: socket.socket) -> _TcpInfo:
 def test_the_structure_is_a_prefix_of_the_kernels(pair: tuple[socket.socket, socket.socket]) -> None:
     """The kernel gives at least as many bytes, and its fields stand where linux/tcp.h puts them."""
     raw = pair[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1024)
-    assert ctypes.sizeof(_TcpInfo) == 216 <= len(raw)
-    offsets = {name: getattr(_TcpInfo, name).offset for name in ("rto", "rtt", "total_retrans", "bytes_acked", "bytes_sent")}
-    assert offsets == {"rto": 8, "rtt": 68, "total_retrans": 100, "bytes_acked": 120, "bytes_sent": 200}
+    assert ctypes.sizeof(_TcpInfo) == 232 <= len(raw)
+    offsets = {
+        name: getattr(_TcpInfo, name).offset for name in ("rto", "rtt", "total_retrans", "bytes_acked", "rcv_ooopack")
+    }
+    assert offsets == {"rto": 8, "rtt": 68, "total_retrans": 100, "bytes_acked": 120, "rcv_ooopack": 224}
+    assert out_of_order_packets(pair[0]) == 0
 
 
 def test_bytes_are_payload_and_headers(pair: tuple[socket.socket, socket.socket]) -> None:

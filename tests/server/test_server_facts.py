@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fltestbed.server.facts import FactsError, StepMark, read_facts, read_late_facts, read_marks
+from fltestbed.server.facts import FactsError, StepMark, read_facts, read_marks
+from fltestbed.server.late_facts import read_late_facts
 
 REPLY: dict[str, Any] = {
     "downlink_end_raw_ns": 100,
