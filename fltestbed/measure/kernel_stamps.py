@@ -8,10 +8,11 @@ Those stamps are of CLOCK_REALTIME. Each is carried to the raw clock when it is 
 clocks at that moment, so a step or slew of the wall clock matters only within that distance, milliseconds. The look has a
 length (a process may lose its CPU in it): of what it leaves open an arrival takes the latest moment and a departure the
 earliest, so no bound that is made of them is ever too narrow. A stamp is not believed that comes out later than now or more
-than `MOST_DELAY_NS` ago; nor one before the one before it, or at a time when all there was had been read, if packets have
-come behind a gap meanwhile: what could not be read then has become whole since. (Without a gap it was under way inside of
-the kernel, which stamps packets before it sorts them.) Then the moment of reading counts. So does it with a device that
-stamps nothing.
+than `MOST_DELAY_NS` ago: then the moment of reading counts, as with a device that stamps nothing.
+
+What comes behind a gap can be read when the gap is filled, and carries the stamp of its own, earlier packet. So the moment
+of reading counts also for what is read after packets have come out of order (the kernel counts them, since 5.4), until
+nothing waits for a gap any more.
 
 A stamp of sending comes with the place of its write in the stream (SOF_TIMESTAMPING_OPT_ID), so the first write of a message
 and its last are told apart, also when one of them was lost and sent again: what counts is when it left for the first time.
@@ -35,6 +36,7 @@ MOST_DELAY_NS = 1_000_000_000
 
 # linux/socket.h, linux/net_tstamp.h
 _SO_TIMESTAMPING = 37
+_SO_MEMINFO, _MEMINFO_BYTES = 55, 4  # the first of its numbers: bytes received and not read, with the kernel's own
 _MSG_ERRQUEUE = 0x2000
 _TX_SOFTWARE, _RX_SOFTWARE, _SOFTWARE, _NUMBERED, _ONLY_STAMPS = 1 << 1, 1 << 3, 1 << 4, 1 << 7, 1 << 11
 _TIMESPEC = struct.Struct("@qq")
@@ -45,8 +47,6 @@ _NUMBERS = 1 << 32
 _ANCILLARY_BYTES = 256
 _NS_PER_S = 1_000_000_000
 _SHORT_LOOK_NS, _MOST_LOOKS = 10_000, 4
-_LOOKS_DIFFER_NS = 100_000
-"""A stamp that is read twice, with a part of its packet each, may come out earlier the second time: a look has a length."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class StampedSocket(socket.socket):
         self.clock = clock
         self.first_ns: int | None = None
         self.arrived_ns: int | None = None
-        self._drained_ns = 0  # everything that could be read then has been
         self._written: int | None = None  # by `sendall`, after its first write since `begin_sending`
         self._first_left: _Departure | None = None
         self._last_left: _Departure | None = None
-        self._behind_gaps: int | None = 0
+        self._out_of_order: int | None = 0
+        self._has_gap = False
         self._is_fresh = True
         self._is_on = True
         self._stamps_sending = False
@@ -99,13 +99,13 @@ class StampedSocket(socket.socket):
         self.stamp_sending(False)
         self._take_stamps()  # off the error queue, which nobody looks at while this is off
         self._is_on = on
+        self._out_of_order, self._has_gap = out_of_order_packets(self), True
         self.first_ns = self.arrived_ns = None
         self._set(_RX_SOFTWARE if on else 0)
 
     def expect(self) -> None:
         """The next byte that is read is the first of a message."""
         self._take_stamps()  # a segment that was sent again is stamped again, when nobody waits for it any more
-        self._behind_gaps = out_of_order_packets(self)
         self._is_fresh = True
         self.first_ns = None
 
@@ -218,9 +218,8 @@ class StampedSocket(socket.socket):
         was_fresh = self._is_fresh
         view = view[:1] if was_fresh else view
         self._wait_readable()
-        before_ns = self.clock.raw_ns()
         count, ancillary, _, _ = self.recvmsg_into([view], _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary, before_ns, count < len(view))
+        self._note_arrival(ancillary, drained=count < len(view))
         if was_fresh:
             self._note_first()
         return count
@@ -246,25 +245,31 @@ class StampedSocket(socket.socket):
         raise TimeoutError("timed out")
 
     def _receive(self, bufsize: int, flags: int) -> bytes:
-        before_ns = self.clock.raw_ns()
         data, ancillary, _, _ = self.recvmsg(bufsize, _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary, before_ns, len(data) < bufsize)
+        self._note_arrival(ancillary, drained=len(data) < bufsize)
         return data
 
-    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], before_ns: int, drained: bool) -> None:
+    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], *, drained: bool) -> None:
+        """Bytes have been read, everything that could be if `drained`."""
         stamp = self._read_stamp(ancillary, latest=True)
         now = self.clock.raw_ns()
-        earlier = max(self._drained_ns, (self.arrived_ns or 0) - _LOOKS_DIFFER_NS)
-        self._drained_ns = before_ns if drained else self._drained_ns
-        if stamp is None or not now - MOST_DELAY_NS <= stamp <= now or (stamp < earlier and self._had_gaps()):
-            self.arrived_ns = now
-        else:
-            self.arrived_ns = max(stamp, self.arrived_ns or 0)
+        if self._waited_for_a_gap(drained) or stamp is None or stamp > now:
+            stamp = now
+        # The same stamp, read twice with a part of its packet each, comes out a little different: a look has a length.
+        self.arrived_ns = max(stamp, self.arrived_ns or 0)
 
-    def _had_gaps(self) -> bool:
-        """Whether packets have come behind a gap since this was last asked, or since `expect`."""
-        before, self._behind_gaps = self._behind_gaps, out_of_order_packets(self)
-        return before is None or self._behind_gaps != before
+    def _waited_for_a_gap(self, drained: bool) -> bool:
+        """Whether what has just been read may have waited for a gap to be filled."""
+        before, self._out_of_order = self._out_of_order, out_of_order_packets(self)
+        waited = self._has_gap or self._out_of_order is None or self._out_of_order != before
+        if waited:
+            self._has_gap = not drained or self._holds_bytes()
+        return waited
+
+    def _holds_bytes(self) -> bool:
+        """Whether the kernel holds anything that has come: after everything was read, what is behind a gap."""
+        (held,) = struct.unpack_from("@I", self.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES))
+        return bool(held)
 
     def _note_first(self) -> None:
         self._is_fresh = False

@@ -203,25 +203,47 @@ def test_what_is_not_known_of_a_look_is_never_against_a_bound(pair: Pair) -> Non
         assert read == start_ns + (30_000 if latest else -30_000)
 
 
-@pytest.mark.parametrize(("behind_gaps", "believed"), [(0, True), (1, False), (None, False)])
-def test_an_old_stamp_is_believed_unless_there_was_a_gap(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, behind_gaps: int | None, believed: bool
-) -> None:
-    """All had been read, and then there is a stamp of before: the kernel was slow, unless it says (or cannot say) that a
-    packet came behind a gap. Never is an arrival before the one before it.
+def test_what_waited_for_a_gap_arrived_when_it_was_filled(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While packets come out of order the moment of reading counts, until all has been read and nothing is held; after that
+    the kernel's stamps are believed again.
     """
-    _, far = pair
-    far.expect()
-    monkeypatch.setattr("fltestbed.measure.kernel_stamps.out_of_order_packets", lambda _: behind_gaps)
-    start = SYSTEM_CLOCK.raw_ns()
-    wall_ns = SYSTEM_CLOCK.wall_ns()
-    far.arrived_ns = start - 5_000_000
-    far._drained_ns = start
-    stamp = struct.pack("@qq", *divmod(wall_ns - 2_000_000, 10**9))
-    far._note_arrival([(socket.SOL_SOCKET, SO_TIMESTAMPING, stamp)], start, drained=True)
-    assert far.arrived_ns is not None
-    assert (far.arrived_ns < start - 1_000_000) is believed
-    assert far.arrived_ns > start - 5_000_000
+    near, far = pair
+    counts = iter([0, 2, 2, 2, None])
+    held = iter([True, False, False])
+    monkeypatch.setattr("fltestbed.measure.kernel_stamps.out_of_order_packets", lambda _: next(counts))
+    monkeypatch.setattr(StampedSocket, "_holds_bytes", lambda _: next(held))
+    believed = []
+    for _ in range(5):
+        near.sendall(b"abc")
+        sent = SYSTEM_CLOCK.raw_ns()  # loopback delivers within the call
+        while (read := SYSTEM_CLOCK.raw_ns()) < sent + 2_000_000:
+            pass
+        far.recv_into(bytearray(100))
+        assert far.arrived_ns is not None
+        believed.append(far.arrived_ns < read)
+    # in order; two out of order, and bytes are held; still, and none are held; in order again; a kernel that cannot say
+    assert believed == [True, False, False, True, False]
+
+
+def test_what_is_held_behind_a_gap_is_seen(pair: Pair) -> None:
+    """By the memory that the kernel counts: something before it is read, nothing after."""
+    near, far = pair
+    near.sendall(b"abc")
+    assert far._holds_bytes()
+    far.recv_into(bytearray(1))
+    far.recv_into(bytearray(100))
+    assert not far._holds_bytes()
+
+
+def test_an_arrival_is_never_before_the_one_before_it(pair: Pair) -> None:
+    """One packet that is read in two parts, its stamp carried to the raw clock twice."""
+    near, far = pair
+    near.sendall(b"abcdef")
+    moments = []
+    for _ in range(6):
+        far.recv(1)
+        moments.append(far.arrived_ns)
+    assert moments == sorted(moments, key=lambda moment: moment or 0)
 
 
 @pytest.mark.parametrize("step_ns", [HOUR_NS, -HOUR_NS])
