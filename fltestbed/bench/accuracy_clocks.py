@@ -6,8 +6,8 @@
       bound times the distance from that exchange, plus 1 ms. No phase is further from its true length than its uncertainty
       (and 2 us, to which the truth of a drifting clock is known).
 (iv)  With a second, quiet network the mapping is at least ten times tighter than over the emulated 5G link, and the
-      difference of both, the link's asymmetry, is that of the packets within the quiet mapping's uncertainty, for each
-      exchange in the mean.
+      difference of both, the link's asymmetry, is that of the packets within the quiet mapping's uncertainty: the median
+      over exchanges of what lies between both.
 """
 
 import logging
@@ -36,7 +36,6 @@ from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample
 
 ROUNDS = 8
 PAUSE_S = 2.0
-STEP_AFTER_S = 22.0
 TRUTH_NS = 2_000
 ALLOWANCE_MS = 1.0
 TIGHTER_BAR = 10.0
@@ -60,20 +59,23 @@ def judge_odd_clocks(folder: Path, backend: str) -> list[Bar]:
     bars = []
     for profile in (load_link("ethernet"), validate(LinkProfile, ASYMMETRIC, "asymmetric")):
         now_ns = SYSTEM_CLOCK.raw_ns()
+        scratch = folder / profile.name
+        scratch.mkdir()
+        midway = folder / f"{profile.name}.midway"
         clocks = (
             OddClock("+37 s", shift_s=37),
             OddClock("+2 days", shift_s=2 * 86400),
             OddClock("+100 ppm", drift_ppm=100, since_ns=now_ns),
             OddClock("-100 ppm", drift_ppm=-99, since_ns=now_ns),
-            OddClock("wall clock +1 h in mid run", step_s=3600, step_at_ns=now_ns + int(STEP_AFTER_S * 1e9)),
+            OddClock("wall clock +1 h in mid run", step_s=3600, step_file=midway),
         )
         log.info("%s: %s clients with odd clocks", profile.name, len(clocks))
         with EmulatedNetwork(profile, len(clocks), backend=backend, congestion_control=CONGESTION_CONTROL) as network:
             odd = {host.name: clock for host, clock in zip(network.clients, clocks, strict=True)}
             oddities = {name: clock.oddity(library) for name, clock in odd.items()}
-            scratch = folder / profile.name
-            scratch.mkdir()
-            witnessed = run(network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities, captured=False)
+            witnessed = run(
+                network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities, captured=False, midway=midway
+            )
         bars += judge_mappings(derive(load_run(witnessed.folder)), odd, profile.name)
     return bars
 
@@ -104,8 +106,8 @@ def judge_mappings(recorded: Run, odd: Mapping[str, OddClock], link: str) -> lis
             ("median half-width over all samples", float(np.median(half_width)) / 1e6, None, "ms"),
         ]
         bars += [Bar(f"(iii) {what}", where, figure, limit, unit) for what, figure, limit, unit in figures]
-        if clock.step_s:
-            after = samples["client_send_raw_ns"] > clock.step_at_ns
+        if clock.step_file is not None:
+            after = samples["client_send_raw_ns"] > int(clock.step_file.read_text())
             least = float(min(after.sum(), (~after).sum()))
             bars.append(Bar("(iii) exchanges before and after the step, the fewer", where, least, 2, "", at_least=True))
         for table in ("phases", "timeline"):
@@ -188,12 +190,13 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
             seen.append((packets[0] - packets[1]) / 1e6)
     if not measured:
         return [Bar("(iv) exchanges over the link of which packets were found", where, 0, 1, "", at_least=True)]
-    by_clocks, by_packets = float(np.mean(measured)), float(np.mean(seen))
+    by_clocks, by_packets = float(np.median(measured)), float(np.median(seen))
+    apart = abs(float(np.median(np.subtract(measured, seen))))
     figures: list[tuple[str, float, float | None, str]] = [
         ("half-width over the quiet network", widths[1], None, "ms"),
-        (f"asymmetry by the clocks, mean of {len(measured)} exchanges", by_clocks, None, "ms"),
+        (f"asymmetry by the clocks, median of {len(measured)} exchanges", by_clocks, None, "ms"),
         (f"asymmetry by the packets ({configured_ms:g} ms configured, and frames)", by_packets, None, "ms"),
-        ("their difference", abs(by_clocks - by_packets), float(np.mean(uncertainty)), "ms"),
+        ("their difference", apart, float(np.median(uncertainty)), "ms"),
     ]
     ratio = widths[0] / widths[1]
     tighter = Bar("(iv) half-width: the link's / the quiet network's", where, ratio, TIGHTER_BAR, "", at_least=True)

@@ -23,6 +23,7 @@ _SOURCE = """\
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 static long long number(const char *name) { const char *text = getenv(name); return text ? atoll(text) : 0; }
 
@@ -34,10 +35,12 @@ static void add(struct timespec *at, long long ns) {
 
 int clock_gettime(clockid_t which, struct timespec *at) {
     static int (*next)(clockid_t, struct timespec *);
-    static long long since, ppm, step_at, step;
+    static long long since, ppm, step;
+    static const char *step_file;
+    static int stepped;
     if (!next) {
         since = number("ODD_SINCE_NS"); ppm = number("ODD_DRIFT_PPM");
-        step_at = number("ODD_STEP_AT_NS"); step = number("ODD_STEP_NS");
+        step_file = getenv("ODD_STEP_FILE"); step = number("ODD_STEP_NS");
         next = dlsym(RTLD_NEXT, "clock_gettime");
     }
     int failed = next(which, at);
@@ -45,9 +48,8 @@ int clock_gettime(clockid_t which, struct timespec *at) {
     if (which == CLOCK_MONOTONIC_RAW && ppm)
         add(at, (at->tv_sec * 1000000000LL + at->tv_nsec - since) / 1000000 * ppm);
     if (which == CLOCK_REALTIME && step) {
-        struct timespec now;
-        next(CLOCK_MONOTONIC_RAW, &now);
-        if (now.tv_sec * 1000000000LL + now.tv_nsec >= step_at) add(at, step);
+        stepped = stepped || access(step_file, F_OK) == 0;
+        if (stepped) add(at, step);
     }
     return 0;
 }
@@ -67,7 +69,9 @@ class OddClock:
     drift_ppm : int
         It runs faster by so much, from `since_ns` on.
     step_s : int
-        Its wall clock jumps by so much in mid run, at `step_at_ns` of this machine's raw clock.
+        Its wall clock jumps by so much when `step_file` is there.
+    step_file : Path or None
+        Holds this machine's raw clock of that moment, in ns, as text.
     """
 
     name: str
@@ -75,7 +79,7 @@ class OddClock:
     drift_ppm: int = 0
     since_ns: int = 0
     step_s: int = 0
-    step_at_ns: int = 0
+    step_file: Path | None = None
 
     def truth_ns(self, client_raw_ns: Stamps) -> Stamps:
         """What this machine's raw clock showed when the client's showed that; to a microsecond and 100 ppm of one."""
@@ -95,7 +99,7 @@ class OddClock:
                 "LD_PRELOAD": str(library),
                 "ODD_SINCE_NS": str(self.since_ns),
                 "ODD_DRIFT_PPM": str(self.drift_ppm),
-                "ODD_STEP_AT_NS": str(self.step_at_ns),
+                "ODD_STEP_FILE": str(self.step_file or ""),
                 "ODD_STEP_NS": str(self.step_s * 1_000_000_000),
             }
         )

@@ -78,6 +78,7 @@ def run(
     oddities: Mapping[str, Oddity] | None = None,
     captured: bool = True,
     tls: bool = False,
+    midway: Path | None = None,
 ) -> Witnessed:
     """Run the toolkit once on an emulated network.
 
@@ -97,6 +98,8 @@ def run(
         Whether packets are captured.
     tls : bool
         Whether clients and server speak TLS.
+    midway : Path or None
+        Is made when half of the rounds are over, with the raw clock of that moment as text.
 
     Raises
     ------
@@ -137,6 +140,12 @@ def run(
             oddity = oddities.get(host.name, Oddity())
             _start_client(processes, network, host, number, folder, replace(oddity, options=(*oddity.options, *ca)))
         network.start_trace()
+        if midway is not None:
+            half_over = f"round {rounds // 2}/{rounds},"
+            processes.wait_until(lambda: half_over in (logs / "server.log").read_text(errors="replace"), timeout_s)
+            unfinished = midway.with_suffix(".unfinished")
+            unfinished.write_text(str(SYSTEM_CLOCK.raw_ns()))
+            unfinished.rename(midway)
         processes.wait(["server", *(host.name for host in network.clients)], timeout_s, told="server")
     seen = {name: read_messages(file, wall) for name, file in files.items()} if captured else {}
     for file in files.values():
