@@ -29,6 +29,7 @@ class Heard(Rows):
 def half_a_round(folder: Path, clients: int = 2) -> View:
     """Round 1 of 3: pi-0 was sent its message 0.25 s after it was ready and is training, the others wait for theirs."""
     lab, rows = Lab(folder, clients=clients), Heard()
+    lab.desk.close()
     log = RoundLog(rows, 0)
     everybody = [Client(f"pi-{number}", "5g", "wwan0") for number in range(clients)]
     log.sent(1, "train", [(f"m{number}", number, client) for number, client in enumerate(everybody)], 0, 1_000_000_000)
