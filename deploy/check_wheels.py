@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if good else 1
 
 
-def resolve(python: str, extras: Iterable[str], constraints: Path) -> dict[str, Any] | None:
+def resolve(python: str, extras: Iterable[str], constraints: Path, machine: str = "aarch64") -> dict[str, Any] | None:
     """Resolve the project's dependencies for a Pi with `python`, wheels only.
 
     Returns
@@ -80,7 +80,7 @@ def resolve(python: str, extras: Iterable[str], constraints: Path) -> dict[str, 
         uv has then said why on standard error.
     """
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--format", "pylock.toml"]
-    command += ["--python-platform", f"aarch64-manylinux_2_{GLIBC_MINOR}", "--python-version", python]
+    command += ["--python-platform", f"{machine}-manylinux_2_{GLIBC_MINOR}", "--python-version", python]
     command += ["--only-binary", ":all:", "--constraints", str(constraints), str(ROOT / "pyproject.toml")]
     for extra in extras:
         command += ["--extra", extra]
@@ -88,32 +88,37 @@ def resolve(python: str, extras: Iterable[str], constraints: Path) -> dict[str, 
     return tomllib.loads(result.stdout) if result.returncode == 0 else None
 
 
-def audit(lock: dict[str, Any], python: str) -> list[Finding]:
+def audit(lock: dict[str, Any], python: str, machine: str = "aarch64") -> list[Finding]:
     """Find for each package of `lock` the wheel that a Pi with `python` takes."""
-    order = {tag: place for place, tag in reversed(list(enumerate(pi_tags(python))))}
-    return [_judge(package, order) for package in lock["packages"]]
+    return [_judge(package, take(package, python, machine)) for package in lock["packages"]]
 
 
-def pi_tags(python: str) -> list[Tag]:
+def pi_tags(python: str, machine: str = "aarch64") -> list[Tag]:
     """List the tags of wheels that a Pi with `python` accepts, best first."""
     major, minor = (int(part) for part in python.split("."))
-    platforms = [f"manylinux_2_{glibc}_aarch64" for glibc in range(GLIBC_MINOR, 16, -1)]
-    platforms += ["manylinux2014_aarch64", "linux_aarch64"]
+    platforms = [f"manylinux_2_{glibc}_{machine}" for glibc in range(GLIBC_MINOR, 16, -1)]
+    platforms += [f"manylinux2014_{machine}", f"linux_{machine}"]
     version = (major, minor)
     return [*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{major}{minor}", platforms)]
 
 
-def _judge(package: dict[str, Any], order: dict[Tag, int]) -> Finding:
-    best: tuple[int, int | None] | None = None
+def take(package: dict[str, Any], python: str, machine: str = "aarch64") -> dict[str, Any] | None:
+    """Of a package of the lock, the wheel that a Pi with `python` takes; None if it has none."""
+    order = {tag: place for place, tag in reversed(list(enumerate(pi_tags(python, machine))))}
+    best: tuple[int, dict[str, Any] | None] = (len(order), None)
     for wheel in package.get("wheels", []):
         tags = parse_wheel_filename(unquote(urlsplit(wheel["url"]).path.rsplit("/", 1)[-1]))[3]
-        places = [order[tag] for tag in tags if tag in order]
-        if places and (best is None or min(places) < best[0]):
-            best = (min(places), wheel.get("size"))
-    problem = "no wheel for aarch64" if best is None else ""
+        place = min((order[tag] for tag in tags if tag in order), default=len(order))
+        if place < best[0]:
+            best = (place, wheel)
+    return best[1]
+
+
+def _judge(package: dict[str, Any], wheel: dict[str, Any] | None) -> Finding:
+    problem = "no wheel for its processor and Python" if wheel is None else ""
     if CUDA.match(package["name"]):
         problem = "a CUDA package: the wheel that requires it is not a CPU build"
-    return Finding(package["name"], package["version"], best[1] if best else None, problem)
+    return Finding(package["name"], package["version"], None if wheel is None else wheel.get("size"), problem)
 
 
 def report(findings: list[Finding]) -> bool:
