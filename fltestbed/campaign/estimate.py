@@ -31,7 +31,7 @@ class Estimate:
     Attributes
     ----------
     seconds : float or None
-        None if nothing is known: an app of the user's that has not run yet.
+        None if nothing is known: an app of the user's, or a real link, that has not run yet.
     measured : int
         Number of finished runs that it is the mean of; 0 when it was computed, and then it is a lower bound.
     """
@@ -54,10 +54,11 @@ def estimate(run: PlannedRun, elapsed_s: Mapping[str, Iterable[float]], *, app: 
     if finished := list(elapsed_s.get(run.condition.label, ())):
         return Estimate(fmean(finished), len(finished))
     experiment = run.condition.experiment
-    if app or experiment.model.name not in MODEL_BYTES:
+    profile = run.condition.profile
+    if app or profile is None or experiment.model.name not in MODEL_BYTES:
         return Estimate(None, 0)
     start_s = START_S + START_OF_A_CLIENT_S * experiment.clients
-    return Estimate(start_s + experiment.rounds * round_seconds(experiment, run.condition.profile), 0)
+    return Estimate(start_s + experiment.rounds * round_seconds(experiment, profile), 0)
 
 
 def round_seconds(experiment: Experiment, profile: LinkProfile) -> float:

@@ -24,8 +24,8 @@ def print_listing(plan: Plan, found: Mapping[str, Progress], console: Console) -
         f"repetition of each condition is a block, shuffled within (seed {campaign.seed})",
         markup=False,
     )
-    for profile in dict.fromkeys(condition.profile.summary for condition in plan.conditions):
-        console.print(f"  {profile}", markup=False, soft_wrap=True)
+    for link in dict.fromkeys(condition.link_summary for condition in plan.conditions):
+        console.print(f"  {link}", markup=False, soft_wrap=True)
     for reason in plan.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False, soft_wrap=True)
     console.print(_table(runs, found, seconds))

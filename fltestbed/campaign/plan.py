@@ -6,7 +6,7 @@ on a medium that nobody shares, an uplink/downlink ratio where both directions d
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,15 @@ from fltestbed.campaign.bandwidth import Change, change_profile
 from fltestbed.config import CompetingFlow, Experiment
 from fltestbed.config_file import NAME_PATTERN, Section, find_config, read_toml, validate
 from fltestbed.errors import ConfigError
+from fltestbed.lab.inventory import Inventory
+from fltestbed.lab.run import check_experiment
 from fltestbed.learning.names import check_model_name
 from fltestbed.links import LinkProfile, load_link
 
 LONGEST_NAME = 64
+
+EMULATED_FACTORS = ("bandwidth", "bandwidth-mbit", "uplink-downlink-ratio", "competing-flow", "tls")
+"""What a real network cannot be told; TLS is a matter of how its hosts were set up."""
 
 T = TypeVar("T")
 Several = Annotated[tuple[T, ...], Field(min_length=1)]
@@ -97,14 +102,19 @@ class Condition:
     levels : dict
         Level of each given factor, keys as in the file; a link by its profile's name.
     experiment : Experiment
-    profile : LinkProfile
-        Rates as changed by the factors.
+    profile : LinkProfile or None
+        Rates as changed by the factors; None on real hosts.
     """
 
     label: str
     levels: dict[str, Level]
     experiment: Experiment
-    profile: LinkProfile
+    profile: LinkProfile | None
+
+    @property
+    def link_summary(self) -> str:
+        """The link in a line."""
+        return f"{self.levels['link']}: real hosts" if self.profile is None else self.profile.summary
 
 
 @dataclass(frozen=True)
@@ -120,16 +130,21 @@ class Plan:
         What is repeated, in the order of the file.
     left_out : tuple of str
         Combinations that cannot be, each with its reason.
+    inventory : Inventory or None
+        The hosts that make the runs; None for this machine and emulated links.
     """
 
     campaign: Campaign
     app: Path | None
     conditions: tuple[Condition, ...]
     left_out: tuple[str, ...]
+    inventory: Inventory | None = None
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path, inventory: Inventory | None = None) -> Plan:
     """Read and check a campaign: a TOML file, or the name of a shipped one.
+
+    With an inventory the runs are made on its hosts, and its links are the levels of the factor link.
 
     Raises
     ------
@@ -147,16 +162,19 @@ def load_plan(path: Path) -> Plan:
     app = None if campaign.app is None else file.parent / campaign.app
     if app is not None and not (app / "pyproject.toml").is_file():
         problems.add(f"{source}: app: {app} is no folder of a Flower app: no pyproject.toml there")
-    profiles = problems.collect(
-        f"{source}: factors.link", {link: partial(load_link, _near(file, link)) for link in campaign.factors.link}
-    )
-    for name, count in Counter(profile.name for profile in profiles.values()).items():
-        if count > 1:
-            problems.add(f"{source}: factors.link: two profiles are named {name}; rename one, results could not tell them")
+    if inventory is None:
+        profiles = _profiles(campaign, file, source, problems)
+    else:
+        profiles = dict.fromkeys(campaign.factors.link)
+        _check_real(campaign, inventory, source, problems)
     problems.collect(
         f"{source}: factors.model", {name: partial(check_model_name, name) for name in campaign.factors.model or ()}
     )
     conditions, left_out = _conditions(campaign, profiles, source, problems)
+    if inventory is not None and not problems:
+        for condition in conditions:
+            link, clients = str(condition.levels["link"]), condition.experiment.clients
+            problems.collect(f"{source}: factors", {link: partial(inventory.clients, link, clients)})
     if campaign.app is None and conditions:
         problems.collect(f"{source}: experiment", {"": partial(_check_strategy, conditions[0].experiment)})
     for condition in conditions:
@@ -167,7 +185,7 @@ def load_plan(path: Path) -> Plan:
     if not conditions and not problems:
         problems.add(f"{source}: factors: no combination is left: {'; '.join(left_out)}")
     problems.raise_if_any()
-    return Plan(campaign, app, tuple(conditions), tuple(left_out))
+    return Plan(campaign, app, tuple(conditions), tuple(left_out), inventory)
 
 
 def run_name(condition: Condition, repetition: int, repetitions: int) -> str:
@@ -175,18 +193,50 @@ def run_name(condition: Condition, repetition: int, repetitions: int) -> str:
     return f"{condition.label}-r{repetition:0{len(str(repetitions))}d}"
 
 
+def _profiles(campaign: Campaign, file: Path, source: str, problems: "_Problems") -> dict[str, LinkProfile | None]:
+    """The emulated links, by what the campaign calls them."""
+    links = {link: partial(load_link, _near(file, link)) for link in campaign.factors.link}
+    profiles = problems.collect(f"{source}: factors.link", links)
+    for name, count in Counter(profile.name for profile in profiles.values()).items():
+        if count > 1:
+            problems.add(f"{source}: factors.link: two profiles are named {name}; rename one, results could not tell them")
+    return {**profiles}
+
+
+def _check_real(campaign: Campaign, inventory: Inventory, source: str, problems: "_Problems") -> None:
+    """Real links are as they are: what only an emulated one can be told is a mistake."""
+    for link in campaign.factors.link:
+        if link not in inventory.links:
+            problems.add(
+                f"{source}: factors.link: {link}: not in {inventory.path}; links there: {', '.join(inventory.links)}"
+            )
+    for key in EMULATED_FACTORS:
+        if getattr(campaign.factors, key.replace("-", "_")) is not None:
+            problems.add(f"{source}: factors.{key}: for emulated links alone; on real hosts leave it out")
+    experiment = {"": partial(_check_real_experiment, campaign, inventory, source)}
+    problems.collect(f"{source}: experiment", experiment)
+
+
+def _check_real_experiment(campaign: Campaign, inventory: Inventory, source: str) -> None:
+    check_experiment(validate(Experiment, {**campaign.experiment, "name": campaign.name}, source), inventory.path)
+
+
 def _conditions(
-    campaign: Campaign, profiles: dict[str, LinkProfile], source: str, problems: "_Problems"
+    campaign: Campaign, profiles: dict[str, LinkProfile | None], source: str, problems: "_Problems"
 ) -> tuple[list[Condition], list[str]]:
     conditions, left_out = [], []
     for combination in campaign.factors.combinations():
-        if (given := profiles.get(str(combination["link"]))) is None:
+        if (link := str(combination["link"])) not in profiles:
             continue
-        levels = combination | {"link": given.name}
+        given = profiles[link]
+        levels = combination | {"link": link if given is None else given.name}
         try:
             experiment = _experiment(campaign, combination, source)
         except ConfigError as error:
             problems.add(*str(error).splitlines())
+            continue
+        if given is None:
+            conditions.append(Condition(_label(levels), levels, experiment, None))
             continue
         change = Change(*(combination.get(key) for key in ("bandwidth", "bandwidth-mbit", "uplink-downlink-ratio")))
         reason = _impossible(given, change, experiment)
@@ -263,7 +313,7 @@ class _Problems:
     def add(self, *messages: str) -> None:
         self._messages |= dict.fromkeys(messages)
 
-    def collect(self, source: str, tasks: dict[str, Callable[[], T]]) -> dict[str, T]:
+    def collect(self, source: str, tasks: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         """Results of the tasks that succeed; the errors of the others are noted."""
         results = {}
         for key, task in tasks.items():

@@ -104,7 +104,8 @@ def set_aside(run: PlannedRun, folder: Path, state: State) -> Path:
 def _differences(run: PlannedRun, manifest: dict[str, Any]) -> list[str]:
     """In what a finished run differs from what is planned now. A key that either does not know is no difference."""
     planned = {"experiment": run.condition.experiment.resolved}
-    planned["link"] = run.condition.profile.model_dump(mode="json", by_alias=True)
+    if run.condition.profile is not None:
+        planned["link"] = run.condition.profile.model_dump(mode="json", by_alias=True)
     there = {"experiment": manifest.get("experiment"), "link": (manifest.get("link") or {}).get("profile")}
     found = _compare(there, planned, "")
     return [f"{key}: {given} there, {value} now" for key, given, value in found if key not in OF_THE_HOST]

@@ -23,6 +23,7 @@ from fltestbed.campaign.resume import Progress, elapsed_by_condition, look, set_
 from fltestbed.campaign.schedule import PlannedRun, manifest_entry, schedule
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import RunFolderError, TestbedError
+from fltestbed.lab.run import missing_parts
 from fltestbed.measure.manifest import amend
 
 END_TIMEOUT_S = 30.0
@@ -69,6 +70,9 @@ def run_campaign(plan: Plan, folder: Path, console: Console, clock: Clock = SYST
             if progress.state != "complete":
                 missing[run.name] = f"{progress.state}{': ' if progress.reason else ''}{progress.reason}"
                 console.print(f"{run.name} is missing, {missing[run.name]}; going on", style="red", markup=False)
+    for run in runs:
+        for host, what in missing_parts(folder / run.name).items():
+            console.print(f"{run.name}: of {host} is missing {what}", style="yellow", markup=False, soft_wrap=True)
     if missing:
         names = "; ".join(f"{name} ({why})" for name, why in missing.items())
         raise TestbedError(
@@ -83,7 +87,7 @@ def _announce(plan: Plan, run: PlannedRun, left: list[PlannedRun], found: Mappin
     seconds = {each.name: estimate(each, elapsed, app=plan.app is not None) for each in left}
     console.rule(f"run {run.place} of {len(found)}: {run.name}")
     condition = run.condition
-    facts = f"{condition.profile.summary}; {condition.experiment.clients} clients, {condition.experiment.rounds} rounds"
+    facts = f"{condition.link_summary}; {condition.experiment.clients} clients, {condition.experiment.rounds} rounds"
     console.print(facts, markup=False, soft_wrap=True)
     console.print(f"{duration(seconds[run.name])}; {len(left)} runs left, {total(seconds.values())}", markup=False)
 
@@ -118,10 +122,13 @@ def _command(plan: Plan, run: PlannedRun, folder: Path, scratch: Path, entry: di
     options: dict[str, Any] = {"mode": "json", "by_alias": True, "exclude_none": True}
     experiment, link, campaign = (scratch / name for name in ("experiment.toml", "link.toml", "campaign.json"))
     experiment.write_text(tomli_w.dumps(condition.experiment.model_dump(**options)))
-    link.write_text(tomli_w.dumps(condition.profile.model_dump(**options)))
     campaign.write_text(json.dumps(entry))
-    command = ["run", str(experiment), "--link", str(link), "--name", run.name, "--runs", str(folder)]
-    command += ["--backend", plan.campaign.backend, "--campaign", str(campaign)]
+    command = ["run", str(experiment), "--name", run.name, "--runs", str(folder), "--campaign", str(campaign)]
+    if plan.inventory is not None:
+        command += ["--link", str(condition.levels["link"]), "--inventory", str(plan.inventory.path)]
+    elif condition.profile is not None:
+        link.write_text(tomli_w.dumps(condition.profile.model_dump(**options)))
+        command += ["--link", str(link), "--backend", plan.campaign.backend]
     return command if plan.app is None else [*command, "--app", str(plan.app)]
 
 

@@ -21,12 +21,23 @@ def run(
     app: Annotated[Path | None, typer.Option(help="Folder of a Flower app to run instead of the toolkit's own.")] = None,
     backend: Annotated[str, typer.Option(help="How the link is emulated: auto, netem, wirefilter or tbf.")] = "auto",
     supernodes: Annotated[int, typer.Option(min=0, help="So many of the clients are stock flower-supernodes.")] = 0,
+    inventory: Annotated[
+        Path | None, typer.Option(help="Ansible inventory of real hosts: clients run there, over its link of that name.")
+    ] = None,
     campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
-    """Run server and clients on this machine, each in a network namespace, over an emulated link.
+    """Run server and clients on this machine, each in a network namespace, over an emulated link; or clients on real hosts.
 
     Example: fltestbed run demo --link wifi
+
+    Example: fltestbed run paper --link 5g --inventory deploy/ansible/lab.yml
     """
+    if inventory is not None:
+        if supernodes or backend != "auto":
+            raise ConfigError("--supernodes and --backend are for emulated links; leave them out with --inventory")
+        print(f"run folder: {_on_real_hosts(config, link, name, runs, app, inventory, campaign)}")
+        return
+
     from fltestbed.laptop import Laptop  # noqa: PLC0415  # only now is it known that this process may make namespaces
 
     ensure_privilege()
@@ -42,3 +53,17 @@ def run(
     name = check_name("--name", name or f"{experiment.name}-{profile.name}")
     folder = Laptop(config, experiment, profile, backend, campaign).run(name, runs, app=app, supernodes=supernodes)
     print(f"run folder: {folder}")
+
+
+def _on_real_hosts(
+    config: Path, link: str | None, name: str | None, runs: Path, app: Path | None, inventory: Path, campaign: Path | None
+) -> Path:
+    from fltestbed.lab.inventory import load_inventory  # noqa: PLC0415  # for real hosts alone
+    from fltestbed.lab.remote import Remote  # noqa: PLC0415
+    from fltestbed.lab.run import LabRun  # noqa: PLC0415
+
+    experiment = load_experiment(config)
+    link = link or experiment.link
+    name = check_name("--name", name or f"{experiment.name}-{link}")
+    lab = LabRun(config, experiment, load_inventory(inventory), link, Remote(inventory), campaign)
+    return lab.run(name, runs, app=app)

@@ -181,12 +181,13 @@ def _wait_until_up(name: str, process: "subprocess.Popen[str]") -> Host:
 def _connect(lab: Lab) -> None:
     radio_host = lab.radio_host
     for link in LINKS:
-        commands = [f"ip link add {link.host_interface} type bridge", f"ip addr add {link.server}/24 dev {link.host_interface}"]
-        commands.append(f"ip link set {link.host_interface} up")
+        bridge = link.host_interface
+        commands = [f"ip link add {bridge} type bridge", f"ip addr add {link.server}/24 dev {bridge}"]
+        commands.append(f"ip link set {bridge} up")
         for number, pi in enumerate(lab.pis):
             port = f"{link.pi_interface}-{number}"
             commands.append(f"ip link add {port} type veth peer name {link.pi_interface} netns {pi.init}")
-            commands.append(f"ip link set {port} master {link.host_interface} up")
+            commands.append(f"ip link set {port} master {bridge} up")
         # From outside of its mounts: inside, the other hosts' process ids mean nothing.
         subprocess.run(["nsenter", f"--net=/proc/{radio_host.init}/ns/net", "sh", "-ec", "\n".join(commands)], check=True)
     for number, pi in enumerate(lab.pis):
@@ -223,7 +224,9 @@ def _debian_python() -> tuple[int, int] | None:
     if shutil.which("python3", path="/usr/bin") is None:
         return None
     code = "import sys; print(*sys.version_info[:2])"
-    major, minor = subprocess.run(["/usr/bin/python3", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    major, minor = subprocess.run(
+        ["/usr/bin/python3", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     return int(major), int(minor)
 
 

@@ -1,0 +1,1 @@
+"""Runs on real hosts, which Ansible's inventory names and reaches."""

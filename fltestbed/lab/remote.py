@@ -1,0 +1,104 @@
+"""Commands on the lab's hosts, through Ansible: it knows how to reach them and how to become root there."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONNECT_TIMEOUT_S = 10
+TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a command on one host.
+
+    Attributes
+    ----------
+    problem : str
+        Why it failed, in one line; empty if it did not.
+    output : str
+        What it printed.
+    """
+
+    problem: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Hosts of one inventory.
+
+    Attributes
+    ----------
+    inventory : Path
+    timeout_s : float
+        After this, a host that has not answered counts as failed.
+    """
+
+    inventory: Path
+    timeout_s: float = TIMEOUT_S
+
+    def shell(self, scripts: Mapping[str, str]) -> dict[str, Answer]:
+        """Run a script as root on each host, on all at once; what each answered, by host.
+
+        Parameters
+        ----------
+        scripts : mapping
+            Script for /bin/sh by host.
+        """
+        answers: dict[str, Answer] = {}
+        for script in dict.fromkeys(scripts.values()):
+            hosts = [host for host, given in scripts.items() if given == script]
+            answers |= self._call(hosts, "ansible.builtin.shell", {"cmd": script})
+        return {host: answers[host] for host in scripts}
+
+    def fetch(self, files: Mapping[str, str], folder: Path) -> dict[str, Answer]:
+        """Copy a file of each host to ``FOLDER/HOST/NAME``."""
+        answers: dict[str, Answer] = {}
+        for source in dict.fromkeys(files.values()):
+            hosts = [host for host, given in files.items() if given == source]
+            target = f"{folder}/{{{{ inventory_hostname }}}}/"
+            answers |= self._call(hosts, "ansible.builtin.fetch", {"src": source, "dest": target, "flat": True})
+        return {host: answers[host] for host in files}
+
+    def _call(self, hosts: Iterable[str], module: str, arguments: dict[str, Any]) -> dict[str, Answer]:
+        names = list(hosts)
+        with tempfile.TemporaryDirectory(prefix="fltestbed-ansible-") as tree:
+            command = ["ansible", "--inventory", str(self.inventory), ":".join(names), "--become", "--tree", tree]
+            command += ["--timeout", str(CONNECT_TIMEOUT_S), "--forks", str(len(names))]
+            command += ["--module-name", module, "--args", json.dumps(arguments)]
+            environment = {**os.environ, "ANSIBLE_DEPRECATION_WARNINGS": "0", "ANSIBLE_SSH_PIPELINING": "1"}
+            try:
+                done = subprocess.run(
+                    command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                    timeout=self.timeout_s, check=False,
+                )  # fmt: skip
+                said = (done.stderr.strip() or done.stdout.strip())[-500:]
+            except subprocess.TimeoutExpired:
+                said = f"no answer after {self.timeout_s:g} s"
+            return {name: _read(Path(tree) / name, said) for name in names}
+
+
+def _read(file: Path, said: str) -> Answer:
+    """A host's answer; without one, what Ansible said."""
+    try:
+        result = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return Answer(_line(said) or "Ansible said nothing of it")
+    output = str(result.get("stdout") or "")
+    if result.get("unreachable"):
+        return Answer(f"cannot be reached: {_line(str(result.get('msg')))}", output)
+    if result.get("failed") or result.get("rc", 0) != 0:
+        return Answer(_line(str(result.get("stderr") or output or result.get("msg"))), output)
+    return Answer("", output)
+
+
+def _line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,225 @@
+"""One run on real hosts: the server here, a client on each Pi over the interface of one link.
+
+The server is `fltestbed server`, a client the service ``fltestbed-client@INTERFACE`` that deploy/ansible has installed. What
+a host says before the run decides whether there is one; what becomes of it later costs the run no more than its own part.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fltestbed.client.journal import SUFFIX
+from fltestbed.config import Experiment
+from fltestbed.errors import ConfigError, TestbedError
+from fltestbed.lab.inventory import Inventory, Pi
+from fltestbed.lab.remote import Answer, Remote
+from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
+
+END_TIMEOUT_S = 30.0
+LEAVE_S = 5.0
+"""A client that was told of the run's end needs a moment to go by itself."""
+POLL_S = 0.1
+CURSOR = "-- cursor: "
+
+log = logging.getLogger("fltestbed")
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """What one run over real hosts is asked to do.
+
+    Attributes
+    ----------
+    config : Path
+        The experiment's file, which the server reads.
+    experiment : Experiment
+    inventory : Inventory
+    link : str
+        Name of the link, as in the inventory.
+    remote : Remote
+        How commands get to the hosts.
+    campaign : Path or None
+        JSON file that says of which campaign this run is a part, for the manifest.
+    """
+
+    config: Path
+    experiment: Experiment
+    inventory: Inventory
+    link: str
+    remote: Remote
+    campaign: Path | None = None
+
+    def run(self, name: str, runs: Path, *, app: Path | None = None) -> Path:
+        """Run the experiment once; returns the run folder.
+
+        Raises
+        ------
+        ConfigError
+            The hosts cannot make this run; nothing was started.
+        TestbedError
+            A host was not ready, or the server failed. The run folder says why, where there is one.
+        """
+        folder = runs / name
+        refuse_existing(folder)
+        pis = self.inventory.clients(self.link, self.experiment.clients)
+        check_experiment(self.experiment, self.inventory.path)
+        command = ["server", str(self.config), "--name", name, "--runs", str(runs)]
+        command += [] if app is None else ["--app", str(app)]
+        command += [] if self.campaign is None else ["--campaign", str(self.campaign)]
+        with _server(command) as server:
+            _wait_for_folder(server, folder)
+            cursors: dict[str, str] = {}
+            try:
+                cursors = self._get_ready(pis)
+                self._start(pis)
+                status = server.wait()
+            except TestbedError as error:
+                _end(server)
+                amend(folder, status="failed", reason=str(error))
+                raise
+            finally:
+                _end(server)
+                missing = self._stop_and_collect(pis, cursors, folder) if cursors else {}
+                amend(folder, lab={"hosts": [pi.name for pi in pis], "missing": missing})
+        if status != 0:
+            ended = TestbedError("")  # the server has said on this terminal what it was
+            ended.exit_status = status
+            raise ended
+        return folder
+
+    def _get_ready(self, pis: Sequence[Pi]) -> dict[str, str]:
+        """Check every host, end clients that an earlier run has left; returns where the hosts' journals are now."""
+        answers = self.remote.shell({pi.name: _check_script(pi.links[self.link].interface) for pi in pis})
+        _refuse(answers, "is not ready")
+        return {
+            name: next((line.removeprefix(CURSOR) for line in answer.output.splitlines() if line.startswith(CURSOR)), "")
+            for name, answer in answers.items()
+        }
+
+    def _start(self, pis: Sequence[Pi]) -> None:
+        _refuse(self.remote.shell({pi.name: f"systemctl start {self._unit(pi)}" for pi in pis}), "has not started")
+
+    def _stop_and_collect(self, pis: Sequence[Pi], cursors: Mapping[str, str], folder: Path) -> dict[str, str]:
+        """End the clients and bring what they have said and kept; what could not be had, by host."""
+        stop = {
+            pi.name: (
+                f"for i in $(seq {LEAVE_S * 5:.0f}); do systemctl -q is-active {self._unit(pi)} || break; sleep 0.2; done\n"
+                f"systemctl stop {self._unit(pi)}\n"
+                f"journalctl --no-pager --output=short-iso-precise --unit={self._unit(pi)} "
+                f"--after-cursor='{cursors[pi.name]}'"
+            )
+            for pi in pis
+        }
+        missing = {}
+        for name, answer in self.remote.shell(stop).items():
+            if answer.problem:
+                missing[name] = f"its log: {answer.problem}"
+            else:
+                (folder / "logs").mkdir(exist_ok=True)
+                (folder / "logs" / f"{name}.log").write_text(answer.output + "\n")
+        reached = [pi for pi in pis if pi.name not in missing]
+        return missing | (self._collect(reached, folder) if reached else {})
+
+    def _collect(self, pis: Sequence[Pi], folder: Path) -> dict[str, str]:
+        """Bring the rows that only the clients have; `fltestbed collect` for all of them at once."""
+        from fltestbed.server.collection import collect  # noqa: PLC0415  # Flower takes a second to import
+
+        run_id = json.loads((folder / FILE_NAME).read_text()).get("run_id")
+        kept = {pi.name: f"{STATE}/{pi.name}/runs/{folder.name}.{run_id}{SUFFIX}" for pi in pis}
+        with tempfile.TemporaryDirectory(prefix="fltestbed-collect-") as scratch:
+            answers = self.remote.fetch(kept, Path(scratch))
+            for found in collect(folder, [Path(scratch)]):
+                log.info("%s", found)
+        return {name: f"its own copy of the rows: {answer.problem}" for name, answer in answers.items() if answer.problem}
+
+    def _unit(self, pi: Pi) -> str:
+        return f"fltestbed-client@{pi.links[self.link].interface}.service"
+
+
+STATE = "/var/lib/fltestbed"
+"""State of the clients' service, as deploy/systemd has it."""
+
+
+def missing_parts(folder: Path) -> dict[str, str]:
+    """What could not be had of each host after a run; empty for a run that was not made on real hosts."""
+    try:
+        lab = json.loads((folder / FILE_NAME).read_text()).get("lab") or {}
+    except (OSError, ValueError):
+        return {}
+    return {str(host): str(what) for host, what in lab.get("missing", {}).items()}
+
+
+def check_experiment(experiment: Experiment, inventory: Path) -> None:
+    """Raise `ConfigError` for what an experiment asks of an emulated network, or of clients that are set up otherwise."""
+    if experiment.server.tls is False:
+        raise ConfigError(
+            f"{inventory}: its clients speak TLS and the experiment says server.tls = false; leave that out, and name the "
+            'folder of the certificates: server.certificates = "/etc/fltestbed/certs"'
+        )
+    if experiment.competing_flow is not None:
+        raise ConfigError(f"{inventory}: competing-flow is for emulated links; on real ones the flow is yours to start")
+
+
+def _check_script(interface: str) -> str:
+    """What a Pi is asked before a run: is all there, is nothing left, is it ready?"""
+    settings = f"/etc/fltestbed/client-{interface}.env"
+    return "\n".join(
+        [
+            "set -e",
+            f"test -e {settings} || {{ echo 'no {settings}: set the host up with deploy/ansible' >&2; exit 1; }}",
+            "systemctl stop 'fltestbed-client@*'; systemctl reset-failed 'fltestbed-client@*' || true",
+            f". {settings}",
+            f"runuser -u fltestbed -- env HOME={STATE} /opt/fltestbed/bin/fltestbed check --server $SERVER "
+            f"--interface {interface} --name $NAME --state {STATE}/$NAME --ca /etc/fltestbed/ca.crt "
+            "--key /etc/fltestbed/node.key",
+            "journalctl --no-pager --lines=0 --show-cursor",
+        ]
+    )
+
+
+def _refuse(answers: Mapping[str, Answer], what: str) -> None:
+    problems = [f"{name} {what}: {answer.problem}" for name, answer in answers.items() if answer.problem]
+    if problems:
+        raise TestbedError("; ".join(problems))
+
+
+@contextlib.contextmanager
+def _server(command: Sequence[str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """The server's process, which dies with this one."""
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "fltestbed", *command]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0, env=dict(os.environ))
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _wait_for_folder(server: "subprocess.Popen[Any]", folder: Path) -> None:
+    """Wait until the server listens: it makes its run folder then."""
+    while not (folder / FILE_NAME).exists():
+        if server.poll() is not None:
+            ended = TestbedError("")  # it has said why
+            ended.exit_status = server.returncode
+            raise ended
+        time.sleep(POLL_S)
+
+
+def _end(process: "subprocess.Popen[Any]") -> None:
+    """Let the server write how it ended."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+            return
+        process.kill()
+        process.wait()
