@@ -35,6 +35,8 @@ check: $(STAMP) ## lint, formatting and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh')
+	cd deploy/ansible && $(abspath $(BIN))/ansible-lint --offline --profile production -q site.yml logs.yml
 
 wheels: $(STAMP) ## check that a Raspberry Pi finds a wheel of every dependency (asks the package index)
 	$(BIN)/python deploy/check_wheels.py

@@ -104,7 +104,9 @@ def summarise(
     values = run_values(rows)
     target = common_accuracy(runs) if target is None else target
     if target is not None:
-        values = values.join(pd.Series({run.manifest.run: time_to_accuracy(run, target) for run in runs}, name="target_s"))
+        values = values.join(
+            pd.Series({run.manifest.run: time_to_accuracy(run, target) for run in runs}, name="target_s", dtype=float)
+        )
     configurations = groups(runs)
     return Summary(
         warm_up=warm_up,

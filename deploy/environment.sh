@@ -60,4 +60,10 @@ pip_install() {
 say "installing what $constraints pins; the first time takes minutes, PyTorch most of them"
 pip_install pip hatchling editables # pinned like the rest, so that every machine resolves and builds alike
 pip_install --no-build-isolation --editable ".${extras:+[$extras]}"
+
+# What the tests' lab hosts have and this machine need not have (tests/deploy); nothing is installed on the machine itself.
+if [[ ",$extras," == *,dev,* && $(id -u) = 0 && ! -d "$venv/lab-image" ]]; then
+    say "preparing the tests' lab hosts"
+    tests/deploy/make_image.sh "$venv/lab-image" || say "that failed: tests of deploy/ansible will be skipped"
+fi
 say "ready: $venv"

@@ -4,9 +4,9 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 CONNECT_TIMEOUT_S = 10
@@ -44,34 +44,26 @@ class Remote:
     timeout_s: float = TIMEOUT_S
 
     def shell(self, scripts: Mapping[str, str]) -> dict[str, Answer]:
-        """Run a script as root on each host, on all at once; what each answered, by host.
-
-        Parameters
-        ----------
-        scripts : mapping
-            Script for /bin/sh by host.
-        """
-        answers: dict[str, Answer] = {}
-        for script in dict.fromkeys(scripts.values()):
-            hosts = [host for host, given in scripts.items() if given == script]
-            answers |= self._call(hosts, "ansible.builtin.shell", {"cmd": script})
-        return {host: answers[host] for host in scripts}
+        """Run a script for /bin/sh as root on each host, on all at once; what each answered, by host."""
+        return self._call("ansible.builtin.shell", {"cmd": "{{ of_host[inventory_hostname] }}"}, scripts)
 
     def fetch(self, files: Mapping[str, str], folder: Path) -> dict[str, Answer]:
         """Copy a file of each host to ``FOLDER/HOST/NAME``."""
-        answers: dict[str, Answer] = {}
-        for source in dict.fromkeys(files.values()):
-            hosts = [host for host, given in files.items() if given == source]
-            target = f"{folder}/{{{{ inventory_hostname }}}}/"
-            answers |= self._call(hosts, "ansible.builtin.fetch", {"src": source, "dest": target, "flat": True})
-        return {host: answers[host] for host in files}
+        target = f"{folder}/{{{{ inventory_hostname }}}}/"
+        arguments = {"src": "{{ of_host[inventory_hostname] }}", "dest": target, "flat": True}
+        answers = self._call("ansible.builtin.fetch", arguments, files)
+        there = {host: (folder / host / PurePosixPath(file).name).is_file() for host, file in files.items()}
+        return {  # a file that is missing over there is no failure to Ansible
+            host: answer if answer.problem or there[host] else Answer(f"{host} has no {files[host]}")
+            for host, answer in answers.items()
+        }
 
-    def _call(self, hosts: Iterable[str], module: str, arguments: dict[str, Any]) -> dict[str, Answer]:
-        names = list(hosts)
+    def _call(self, module: str, arguments: dict[str, Any], of_host: Mapping[str, str]) -> dict[str, Answer]:
         with tempfile.TemporaryDirectory(prefix="fltestbed-ansible-") as tree:
-            command = ["ansible", "--inventory", str(self.inventory), ":".join(names), "--become", "--tree", tree]
-            command += ["--timeout", str(CONNECT_TIMEOUT_S), "--forks", str(len(names))]
+            command = ["ansible", "--inventory", str(self.inventory), ":".join(of_host), "--become", "--tree", tree]
+            command += ["--timeout", str(CONNECT_TIMEOUT_S), "--forks", str(len(of_host))]
             command += ["--module-name", module, "--args", json.dumps(arguments)]
+            command += ["--extra-vars", json.dumps({"of_host": dict(of_host)})]
             environment = {**os.environ, "ANSIBLE_DEPRECATION_WARNINGS": "0", "ANSIBLE_SSH_PIPELINING": "1"}
             try:
                 done = subprocess.run(
@@ -81,7 +73,7 @@ class Remote:
                 said = (done.stderr.strip() or done.stdout.strip())[-500:]
             except subprocess.TimeoutExpired:
                 said = f"no answer after {self.timeout_s:g} s"
-            return {name: _read(Path(tree) / name, said) for name in names}
+            return {name: _read(Path(tree) / name, said) for name in of_host}
 
 
 def _read(file: Path, said: str) -> Answer:

@@ -22,7 +22,7 @@ from fltestbed.client.journal import SUFFIX
 from fltestbed.config import Experiment
 from fltestbed.errors import ConfigError, TestbedError
 from fltestbed.lab.inventory import Inventory, Pi
-from fltestbed.lab.remote import Answer, Remote
+from fltestbed.lab.remote import Remote
 from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
 
 END_TIMEOUT_S = 30.0
@@ -80,7 +80,7 @@ class LabRun:
             _wait_for_folder(server, folder)
             cursors: dict[str, str] = {}
             try:
-                cursors = self._get_ready(pis)
+                cursors = self._get_ready(pis, folder)
                 self._start(pis)
                 status = server.wait()
             except TestbedError as error:
@@ -97,17 +97,26 @@ class LabRun:
             raise ended
         return folder
 
-    def _get_ready(self, pis: Sequence[Pi]) -> dict[str, str]:
+    def _get_ready(self, pis: Sequence[Pi], folder: Path) -> dict[str, str]:
         """Check every host, end clients that an earlier run has left; returns where the hosts' journals are now."""
-        answers = self.remote.shell({pi.name: _check_script(pi.links[self.link].interface) for pi in pis})
-        _refuse(answers, "is not ready")
-        return {
-            name: next((line.removeprefix(CURSOR) for line in answer.output.splitlines() if line.startswith(CURSOR)), "")
-            for name, answer in answers.items()
-        }
+        cursors, problems = {}, []
+        for name, answer in self.remote.shell({pi.name: _check_script(pi.links[self.link].interface) for pi in pis}).items():
+            report, _, cursor = answer.output.partition(CURSOR)
+            cursors[name] = cursor.strip()
+            _write(folder / "logs" / f"{name}-check.json", report)
+            if answer.problem:
+                problems.append(f"{name} is not ready: {_errors(report) or answer.problem}")
+        if problems:
+            raise TestbedError("; ".join(problems))
+        return cursors
 
     def _start(self, pis: Sequence[Pi]) -> None:
-        _refuse(self.remote.shell({pi.name: f"systemctl start {self._unit(pi)}" for pi in pis}), "has not started")
+        answers = self.remote.shell({pi.name: f"systemctl start {self._unit(pi)}" for pi in pis})
+        problems = [
+            f"{name}: the client has not started: {answer.problem}" for name, answer in answers.items() if answer.problem
+        ]
+        if problems:
+            raise TestbedError("; ".join(problems))
 
     def _stop_and_collect(self, pis: Sequence[Pi], cursors: Mapping[str, str], folder: Path) -> dict[str, str]:
         """End the clients and bring what they have said and kept; what could not be had, by host."""
@@ -125,8 +134,7 @@ class LabRun:
             if answer.problem:
                 missing[name] = f"its log: {answer.problem}"
             else:
-                (folder / "logs").mkdir(exist_ok=True)
-                (folder / "logs" / f"{name}.log").write_text(answer.output + "\n")
+                _write(folder / "logs" / f"{name}.log", answer.output)
         reached = [pi for pi in pis if pi.name not in missing]
         return missing | (self._collect(reached, folder) if reached else {})
 
@@ -181,16 +189,25 @@ def _check_script(interface: str) -> str:
             f". {settings}",
             f"runuser -u fltestbed -- env HOME={STATE} /opt/fltestbed/bin/fltestbed check --server $SERVER "
             f"--interface {interface} --name $NAME --state {STATE}/$NAME --ca /etc/fltestbed/ca.crt "
-            "--key /etc/fltestbed/node.key",
+            "--key /etc/fltestbed/node.key --json",
             "journalctl --no-pager --lines=0 --show-cursor",
         ]
     )
 
 
-def _refuse(answers: Mapping[str, Answer], what: str) -> None:
-    problems = [f"{name} {what}: {answer.problem}" for name, answer in answers.items() if answer.problem]
-    if problems:
-        raise TestbedError("; ".join(problems))
+def _errors(report: str) -> str:
+    """The errors that `fltestbed check --json` has found; empty if it did not get so far."""
+    try:
+        findings = json.loads(report)["findings"]
+        errors = [finding for finding in findings if finding["status"] == "error"]
+        return "; ".join(f"{error['check']}: {error['said']} ({error['advice']})" for error in errors)
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text.strip() + "\n")
 
 
 @contextlib.contextmanager

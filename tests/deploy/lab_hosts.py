@@ -60,7 +60,7 @@ def unavailable() -> str | None:
     """Why there can be no such hosts here; None if there can."""
     if os.geteuid() != 0:
         return "lab hosts are made by root alone"
-    if _cgroup_root() is None:
+    if cgroup_root() is None:
         return "lab hosts need a cgroup2 file system that may be written, for systemd"
     if sys.version_info[:2] != _debian_python():
         return f"the hosts run Debian's Python {_debian_python()}, the tests another one: their packages do not fit"
@@ -134,8 +134,7 @@ def running_lab(scratch: Path) -> Iterator[Lab]:
 def _host(name: str, scratch: Path) -> "Iterator[subprocess.Popen[str]]":
     mount_point = scratch / name
     mount_point.mkdir()
-    group = _cgroup_root() or Path()
-    group /= f"fltestbed-tests-{os.getpid()}-{name}"
+    group = (cgroup_root() or Path()) / f"fltestbed-tests-{os.getpid()}-{name}"
     group.mkdir()
     namespaces = ["--mount", "--pid", "--fork", "--uts", "--net", "--ipc", "--cgroup", "--kill-child=KILL"]
     packages = next(path for path in sys.path if path.endswith("site-packages"))
@@ -212,7 +211,8 @@ def _let_in(lab: Lab) -> None:
         assert pi.run("sh", "-c", script, input=key).returncode == 0
 
 
-def _cgroup_root() -> Path | None:
+def cgroup_root() -> Path | None:
+    """Where a cgroup2 file system is mounted for writing."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2" and os.access(place, os.W_OK):

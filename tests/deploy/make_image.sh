@@ -9,8 +9,6 @@ folder=$(realpath -m "$1")
 packages=(chrony iperf3 iproute2 iputils-ping iw openssh-server python3-venv rsync sudo systemd-sysv)
 
 if [ "${2:-}" != inside ]; then
-    rm -rf "$folder"
-    mkdir -p "$folder"
     exec unshare --mount -- "$0" "$folder" inside
 fi
 
@@ -29,4 +27,7 @@ apt=(chroot "$work/root" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dp
 "${apt[@]}" clean
 umount -R "$work/root/dev" "$work/root/proc" "$work/root/sys" "$work/root"
 rm -rf "$work"/upper/{tmp,run,usr/sbin/policy-rc.d,var/lib/apt,var/cache} "$work"/upper/etc/ssh/ssh_host_*
-cp -a "$work/upper/." "$folder/"
+rm -rf "$folder" "$folder.new"
+mkdir -p "$(dirname "$folder")"
+cp -a "$work/upper" "$folder.new"
+mv "$folder.new" "$folder"
