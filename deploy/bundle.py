@@ -113,7 +113,7 @@ def _download(folder: Path, wheels: list[dict[str, Any]], machine: str, python: 
         platforms += [f"--platform=manylinux2014_{machine}", f"--platform=linux_{machine}"]
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", f"--python-version={python}", *platforms, f"--dest={folder}", *missing]
-        subprocess.run(command, stdout=sys.stderr, check=True)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return list(files)
 
 

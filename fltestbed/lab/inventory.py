@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fltestbed.config_file import NAME_PATTERN, validate
-from fltestbed.errors import ConfigError, HostError
+from fltestbed.errors import ConfigError
+from fltestbed.lab.ansible import find
 
 PIS = "pis"
 """The group of the clients' hosts; their order in it is that of their partitions."""
@@ -98,11 +99,9 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def _ask(path: Path) -> str:
-    command = ["ansible-inventory", "--inventory", str(path), "--list"]
+    command = [find("ansible-inventory"), "--inventory", str(path), "--list"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except FileNotFoundError as error:
-        raise HostError("Ansible is not installed here; install it with: pip install 'fltestbed[lab]'") from error
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"{path}: ansible-inventory has not ended after {TIMEOUT_S:g} s") from error
     if done.returncode != 0:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fltestbed.lab.ansible import find
+
 CONNECT_TIMEOUT_S = 10
 TIMEOUT_S = 180.0
 
@@ -60,7 +62,7 @@ class Remote:
 
     def _call(self, module: str, arguments: dict[str, Any], of_host: Mapping[str, str]) -> dict[str, Answer]:
         with tempfile.TemporaryDirectory(prefix="fltestbed-ansible-") as tree:
-            command = ["ansible", "--inventory", str(self.inventory), ":".join(of_host), "--become", "--tree", tree]
+            command = [find("ansible"), "--inventory", str(self.inventory), ":".join(of_host), "--become", "--tree", tree]
             command += ["--timeout", str(CONNECT_TIMEOUT_S), "--forks", str(len(of_host))]
             command += ["--module-name", module, "--args", json.dumps(arguments)]
             command += ["--extra-vars", json.dumps({"of_host": dict(of_host)})]

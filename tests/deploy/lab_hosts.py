@@ -4,7 +4,7 @@
 
     radio-host   eth0 10.61.0.1   wlan0 10.62.0.1   ogstun 10.63.0.1     (three bridges)
     pi-0         eth0 10.61.0.10  wlan0 10.62.0.10  wwan0  10.63.0.10
-    pi-1, pi-2   ...11, ...12
+    pi-1         eth0 10.61.0.11  wlan0 10.62.0.11  wwan0  10.63.0.11
 
 Whatever is written on a host is in memory and vanishes with it.
 """
@@ -30,7 +30,7 @@ IMAGE = Path(sys.prefix) / "lab-image"
 """What `make env` has made with make_image.sh."""
 PATIENCE_S = 60.0
 RADIO_HOST = "radio-host"
-PIS = ("pi-0", "pi-1", "pi-2")
+PIS = ("pi-0", "pi-1")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Host:
 
     def command(self, *argv: str) -> list[str]:
         """`argv` with a prefix that runs it inside, as root."""
-        return ["nsenter", "--target", str(self.init), "--all", "--", *argv]
+        environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"]
+        return ["nsenter", "--target", str(self.init), "--all", "--", "env", "-i", *environment, *argv]
 
     def run(self, *argv: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run a program inside to its end."""
