@@ -50,6 +50,12 @@ def test_row_of_a_run(runs: list[Run]) -> None:
     assert {key for key in row if "clock" in key} == {"downlink_clock_half_width_s", "uplink_clock_half_width_s"}
 
 
+def test_an_accuracy_that_no_run_reaches_has_no_time(runs: list[Run]) -> None:
+    """A blank for each run, and the rest of the summary as ever."""
+    found = summarise(runs[:2], target=1.0)
+    assert [row["target_s"] for row in found.runs] == [None, None]
+
+
 def test_json_has_no_value_that_json_lacks(runs: list[Run]) -> None:
     """NaN and infinity are null, so that any reader can read it."""
     clients = runs[2]["clients"].assign(uplink_uncertainty_s=1.0, evaluate_s=float("nan"))

@@ -5,7 +5,8 @@ from typing import Any
 
 import tomli_w
 
-from fltestbed.campaign.plan import Plan, load_plan
+from fltestbed.campaign.plan import Condition, Plan, load_plan
+from fltestbed.links import LinkProfile
 
 
 def write_campaign(folder: Path, *, factors: dict[str, Any], **keys: Any) -> Path:
@@ -22,6 +23,12 @@ def write_link(folder: Path, name: str, medium: str = "shared_tdd", up: float = 
     data |= {"uplink": {"rate-mbit": up, "queue-kb": 100}, "downlink": {"rate-mbit": down, "queue-kb": 100}}
     (folder / f"{name}.toml").write_text(tomli_w.dumps(data))
     return f"{name}.toml"
+
+
+def profile_of(condition: Condition) -> LinkProfile:
+    """The profile of an emulated link."""
+    assert condition.profile is not None
+    return condition.profile
 
 
 def plan_of(folder: Path, *, factors: dict[str, Any], **keys: Any) -> Plan:

@@ -8,7 +8,7 @@ import pytest
 from fltestbed.campaign.estimate import MODEL_BYTES, ROUND_OVERHEAD_S, estimate, paced_seconds, round_seconds
 from fltestbed.campaign.schedule import PlannedRun, schedule
 from fltestbed.learning.models import build_model
-from tests.campaign.campaign_files import plan_of, write_link
+from tests.campaign.campaign_files import plan_of, profile_of, write_link
 
 PACING = {"seconds-per-epoch": [2.0, 3.0, 9.0]}
 
@@ -27,7 +27,7 @@ def only_run(folder: Path, medium: str = "shared_tdd", **experiment: Any) -> Pla
 def test_a_round_is_transfers_and_pace(tmp_path: Path, medium: str, expected: float) -> None:
     """135,336 bytes are 1.132 Mbit on the wire: 56.6 ms at 20 Mbit/s, 14.15 ms at 80; twice that for two on one medium."""
     run = only_run(tmp_path, medium, pacing=PACING, training={"local-epochs": 2})
-    seconds = round_seconds(run.condition.experiment, run.condition.profile)
+    seconds = round_seconds(run.condition.experiment, profile_of(run.condition))
     assert seconds == pytest.approx(expected + 2 * 3.0 + ROUND_OVERHEAD_S, abs=1e-4)
 
 

@@ -8,7 +8,7 @@ import pytest
 from fltestbed.campaign.plan import load_plan, run_name
 from fltestbed.config_file import shipped_configs
 from fltestbed.errors import ConfigError
-from tests.campaign.campaign_files import plan_of, write_campaign, write_link
+from tests.campaign.campaign_files import plan_of, profile_of, write_campaign, write_link
 
 
 def test_conditions_are_the_product_of_the_levels(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_bandwidth_and_ratio_change_the_rates(tmp_path: Path, factors: dict[str,
     trace = [{"client": 0, "at-s": 1, "uplink-mbit": 2, "downlink-mbit": 8}]
     link = write_link(tmp_path, "cell", trace=trace)
     (condition,) = plan_of(tmp_path, factors={"link": [link], **factors}).conditions
-    profile = condition.profile
+    profile = profile_of(condition)
     assert (profile.uplink.rate_mbit, profile.downlink.rate_mbit) == pytest.approx((up, down))
     assert profile.trace[0].uplink_mbit == pytest.approx(up / 10)
     assert profile.trace[0].downlink_mbit == pytest.approx(down / 10)
@@ -58,7 +58,7 @@ def test_half_duplex_has_one_budget(tmp_path: Path) -> None:
     """A given bandwidth is that budget; a ratio cannot be and is left out with its reason."""
     air = write_link(tmp_path, "air", "half_duplex", up=60, down=60)
     (condition,) = plan_of(tmp_path, factors={"link": [air], "bandwidth-mbit": [30]}).conditions
-    assert (condition.profile.uplink.rate_mbit, condition.profile.downlink.rate_mbit) == (30, 30)
+    assert (profile_of(condition).uplink.rate_mbit, profile_of(condition).downlink.rate_mbit) == (30, 30)
     cell = write_link(tmp_path, "cell")
     plan = plan_of(tmp_path, factors={"link": [air, cell], "uplink-downlink-ratio": [0.5]})
     assert [condition.label for condition in plan.conditions] == ["cell-u0.5"]

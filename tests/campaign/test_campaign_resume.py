@@ -9,7 +9,7 @@ import pytest
 from fltestbed.campaign.resume import elapsed_by_condition, set_aside, survey
 from fltestbed.campaign.schedule import PlannedRun, schedule
 from fltestbed.errors import ConfigError
-from tests.campaign.campaign_files import plan_of
+from tests.campaign.campaign_files import plan_of, profile_of
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def leave(folder: Path, run: PlannedRun, status: str, **entries: Any) -> Path:
     """A run folder that ended with this status."""
     place = folder / run.name
     place.mkdir(parents=True)
-    link = {"profile": run.condition.profile.model_dump(mode="json", by_alias=True)}
+    link = {"profile": profile_of(run.condition).model_dump(mode="json", by_alias=True)}
     manifest = {"status": status, "experiment": run.condition.experiment.resolved, "link": link, **entries}
     (place / "manifest.json").write_text(json.dumps(manifest))
     return place

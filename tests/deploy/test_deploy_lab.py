@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import tomli_w
-import yaml
 
 from tests.deploy.lab_hosts import LINKS, PIS, Host, Lab, cgroup_root, inventory, make_bundle, running_lab, unavailable
 
@@ -81,7 +80,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("lab")
     folder.joinpath("build").mkdir()
     make_bundle(folder / "build", tmp_path_factory.mktemp("wheels"))
-    folder.joinpath("lab.yml").write_text(yaml.safe_dump(inventory()))
+    folder.joinpath("lab.yml").write_text(json.dumps(inventory()))
     folder.joinpath("campaign.toml").write_text(tomli_w.dumps(CAMPAIGN))
     with running_lab(tmp_path_factory.mktemp("hosts")) as lab:
         yield Bench(lab, folder)

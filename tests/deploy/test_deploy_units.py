@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason=
 def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A unit whose program is there."""
     source = UNITS / re.sub("@.*[.]", "@.", request.param)
-    unit = tmp_path / request.param
+    unit = tmp_path / str(request.param)
     unit.write_text(source.read_text().replace(PROGRAM, sys.executable))
     return unit
 

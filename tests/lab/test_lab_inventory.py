@@ -43,6 +43,14 @@ def test_a_host_without_the_link_is_named(tmp_path: Path) -> None:
         inventory.clients("wifi", 2)
 
 
+def test_hosts_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    """Ten comes after two where it stands after it, and before where it stands before: partitions follow."""
+    file = tmp_path / "lab.yml"
+    links = "{fltestbed_links: {5g: {interface: wwan0, server: 10.0.0.1}}}"
+    file.write_text(f"pis:\n  hosts:\n    pi-2: {links}\n    pi-10: {links}\n    amsel: {links}\n")
+    assert [pi.name for pi in load_inventory(file).pis] == ["pi-2", "pi-10", "amsel"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

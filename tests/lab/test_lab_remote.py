@@ -1,10 +1,10 @@
 """Commands through the real Ansible, on hosts that are this machine, or nobody."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fltestbed.lab.remote import Remote
 
@@ -16,7 +16,7 @@ def remote(tmp_path: Path) -> Remote:
     here = {"ansible_connection": "local", "ansible_become_method": "su", "ansible_python_interpreter": "/usr/bin/python3"}
     nobody = {"ansible_host": "127.0.0.1", "ansible_port": 1}
     file = tmp_path / "lab.yml"
-    file.write_text(yaml.safe_dump({"pis": {"hosts": {"pi-0": here, "pi-1": here, "pi-2": nobody}}}))
+    file.write_text(json.dumps({"pis": {"hosts": {"pi-0": here, "pi-1": here, "pi-2": nobody}}}))
     return Remote(file)
 
 
