@@ -79,21 +79,26 @@ class LabRun:
         with _server(command) as server:
             _wait_for_folder(server, folder)
             cursors: dict[str, str] = {}
+            problem: TestbedError | None = None
             try:
                 cursors = self._get_ready(pis, folder)
                 self._start(pis)
-                status = server.wait()
+                server.wait()
             except TestbedError as error:
+                problem = error
+            except KeyboardInterrupt:
                 _end(server)
-                amend(folder, status="failed", reason=str(error))
+                self.remote.shell({pi.name: f"systemctl stop {self._unit(pi)}" for pi in pis})
                 raise
-            finally:
-                _end(server)
-                missing = self._stop_and_collect(pis, cursors, folder) if cursors else {}
-                amend(folder, lab={"hosts": [pi.name for pi in pis], "missing": missing})
-        if status != 0:
+            _end(server)
+            missing = self._stop_and_collect(pis, cursors, folder) if cursors else {}
+            amend(folder, lab={"hosts": [pi.name for pi in pis], "missing": missing})
+        if problem is not None:
+            amend(folder, status="failed", reason=str(problem))
+            raise problem
+        if server.returncode != 0:
             ended = TestbedError("")  # the server has said on this terminal what it was
-            ended.exit_status = status
+            ended.exit_status = server.returncode
             raise ended
         return folder
 

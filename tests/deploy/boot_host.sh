@@ -35,7 +35,9 @@ ln -s /dev/null "$root/dev/console"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 
 # Of this machine: no services, no keys, no journal, no emptying of /tmp at boot (the tests' own Python may live there).
-rm -rf "$root"/etc/systemd/system/*.wants "$root"/root/.ssh "$root"/root/.ansible "$root"/var/log/journal "$root"/opt/fltestbed
+rm -rf "$root"/etc/systemd/system/*.wants "$root"/root/.ssh "$root"/root/.ansible "$root"/var/log/journal
+rm -rf "$root"/{etc,opt,var/lib}/fltestbed "$root"/etc/chrony/conf.d/* "$root"/etc/ssh/sshd_config.d
+printf 'UsePAM yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n' >"$root/etc/ssh/sshd_config"
 mkdir -p "$root/etc/tmpfiles.d" "$root/etc/systemd/system/multi-user.target.wants"
 ln -s /dev/null "$root/etc/tmpfiles.d/tmp.conf"
 ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
@@ -55,13 +57,14 @@ printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >"$root/etc/hosts"
 rm -f "$root/etc/resolv.conf"
 tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
 chroot "$root" ssh-keygen -q -A
-chroot "$root" useradd --create-home --shell /bin/bash pi
+chroot "$root" id -u pi >/dev/null 2>&1 || chroot "$root" useradd --create-home --shell /bin/bash pi
 echo 'pi ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/pi"
 
 # PyTorch and everything else but the toolkit is there as if its wheels had been installed: the tests' own packages.
-mkdir -p "$root/usr/lib/tests-packages" "$root/opt/fltestbed/lib/python3.11/site-packages"
+own=$root/opt/fltestbed/lib/$(basename "$(dirname "$packages")")/site-packages # .../python3.11/site-packages
+mkdir -p "$root/usr/lib/tests-packages" "$own"
 mount --bind "$packages" "$root/usr/lib/tests-packages"
-echo /usr/lib/tests-packages >"$root/opt/fltestbed/lib/python3.11/site-packages/tests-packages.pth"
+echo /usr/lib/tests-packages >"$own/tests-packages.pth"
 
 mkdir "$root/old"
 cd "$root"
