@@ -179,6 +179,15 @@ def test_a_campaign_goes_on_after_a_host_that_fails_and_says_what_is_missing(ben
             assert pi.run("systemctl", "is-active", f"fltestbed-client@{interface}").stdout.strip() == "inactive"
 
 
+def test_the_journals_of_all_hosts_are_brought(bench: Bench, first: Ended) -> None:
+    """The playbook logs.yml leaves a file for each host, with what its services have said."""
+    given = ["-i", str(bench.folder / "lab.yml"), "-e", f"logs={bench.folder / 'logs'}"]
+    ended = bench.run("ansible-playbook", *given, "logs.yml", cwd=ROOT / "deploy" / "ansible")
+    assert ended.status == 0, ended.out
+    for name in ("radio-host", *PIS):
+        assert "chronyd" in bench.lab.radio_host.call("cat", str(bench.folder / "logs" / name / "journal.txt"))
+
+
 def of_pis(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The hosts of a manifest but the server."""
     return {name: host for name, host in manifest["hosts"].items() if name in PIS}
