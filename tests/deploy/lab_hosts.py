@@ -122,7 +122,10 @@ class Lab:
 
 @contextlib.contextmanager
 def running_lab(scratch: Path) -> Iterator[Lab]:
-    """Boot the hosts, connect them, let the radio host log in to the Pis; everything is gone afterwards."""
+    """Boot the hosts, connect them, let the radio host log in to the Pis.
+
+    Everything is gone afterwards: a control group that cannot be removed, because a process is left in it, is an error.
+    """
     with contextlib.ExitStack() as stack:
         started = {name: stack.enter_context(_host(name, scratch)) for name in (RADIO_HOST, *PIS)}
         lab = Lab({name: _wait_until_up(name, process) for name, process in started.items()})
