@@ -192,9 +192,13 @@ def _check_script(interface: str) -> str:
             f"test -e {settings} || {{ echo 'no {settings}: set the host up with deploy/ansible' >&2; exit 1; }}",
             "systemctl stop 'fltestbed-client@*'; systemctl reset-failed 'fltestbed-client@*' || true",
             f". {settings}",
-            f"runuser -u fltestbed -- env HOME={STATE} /opt/fltestbed/bin/fltestbed check --server $SERVER "
-            f"--interface {interface} --name $NAME --state {STATE}/$NAME --ca /etc/fltestbed/ca.crt "
-            "--key /etc/fltestbed/node.key --json",
+            "pin= right=",
+            'case " $MORE " in',
+            '*" --pin-route "*) pin=--pin-route right="--inh-caps=+net_admin --ambient-caps=+net_admin" ;;',
+            "esac",
+            f"setpriv --reuid=fltestbed --regid=fltestbed --init-groups $right env HOME={STATE} "
+            f"/opt/fltestbed/bin/fltestbed check --server $SERVER --interface {interface} --name $NAME "
+            f"--state {STATE}/$NAME --ca /etc/fltestbed/ca.crt --key /etc/fltestbed/node.key --json $pin",
             "journalctl --no-pager --lines=0 --show-cursor",
         ]
     )
