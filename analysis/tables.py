@@ -228,6 +228,7 @@ def compression(run: Run) -> dict[str, Any]:
 
 def _warnings(run: Run, warm_up: int) -> Iterator[str]:
     yield from run.warnings
+    yield from map(str, run.manifest.data.get("marks") or [])
     if only_warm_up(run, warm_up):
         yield f"all its rounds are among the {warm_up} of warm-up, which are left out elsewhere: they are counted here"
     clients, timeline = run["clients"], run["timeline"]

@@ -212,6 +212,9 @@ class Server(Section):
     node_keys: Path | None = None
     """The public keys of the clients that may join: a folder of NAME.pub, or a file with one a line. None lets any key join.
     With `fltestbed run`, which makes keys for its own clients, the value does not matter, only that there is one."""
+    mixed_versions: StrictBool = False
+    """Let clients join that run another version of fltestbed or flwr; the manifest says so. What they then do to each other
+    is untested."""
     largest_message_mb: Annotated[float, Field(gt=0, le=4096)] = 1024.0
     """A reply that announces more, or whose tensors would take more when they are whole again, is refused."""
 

@@ -34,6 +34,10 @@ def client(
     clock_server: Annotated[
         str | None, typer.Option(help="The server's address there, HOST:PORT; --server if left out.")
     ] = None,
+    pin_route: Annotated[
+        bool,
+        typer.Option("--pin-route", help="If the route to the server leaves elsewhere, pin it to --interface for the run."),
+    ] = False,
     trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
 ) -> None:
@@ -53,7 +57,7 @@ def client(
     check_name("--link", link)
     Session(
         server, interface, link, partition, name, state or default_state() / name, trust_apps, timeout, ca=ca, key=key,
-        clock_interface=clock_interface, clock_server=clock_server,
+        clock_interface=clock_interface, clock_server=clock_server, pin_route=pin_route,
     ).run()  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fltestbed import __version__
 from fltestbed.client.carriers import (
     RETRY_INTERVAL_S,
     SILENCE_S,
@@ -26,6 +25,7 @@ from fltestbed.client.carriers import (
 )
 from fltestbed.client.interface import check_interface
 from fltestbed.client.journal import Journal
+from fltestbed.client.path import ServerPath, free_abandoned_routes
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
@@ -39,7 +39,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.flower.quantisation import Codec
-from fltestbed.measure.host import describe_host
+from fltestbed.measure.host import describe_host, toolkit_versions
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.stamping import StampError
 from fltestbed.security.trust import ServerTrust, why_not_trusted
@@ -82,6 +82,8 @@ class Session:
         Interface of a second, quiet network, over which clock exchanges are made as well.
     clock_server : str or None
         The server's host:port there; None if it is the same.
+    pin_route : bool
+        Whether a route to the server that leaves by another interface is pinned to this one for the run.
     """
 
     server: str
@@ -98,6 +100,7 @@ class Session:
     ca: Path | None = None
     key: Path | None = None
     trainer: Callable[[Order], Trainer] = Trainer
+    pin_route: bool = False
 
     def run(self) -> None:
         """Take part in one run, to its end.
@@ -110,12 +113,17 @@ class Session:
         check_interface(self.interface)
         if self.clock_interface is not None:
             check_interface(self.clock_interface, "--clock-interface")
+        free_abandoned_routes()
+        with ServerPath(self.server, self.interface, self.pin_route) as path:
+            self._run(path)
+
+    def _run(self, path: ServerPath) -> None:
         key = self._load_key()
         trust = ServerTrust(self.ca, self.state, self.clock) if self.ca is not None else None
         tls = trust.context if trust is not None else None
-        connection = ServerConnection(self.server, self.interface, key, self.clock, tls)
+        connection = ServerConnection(self.server, self.interface, key, self.clock, tls, path.sockets.take)
         self._reach(connection, key, trust)
-        node = FleetNode(self.server, key, tls)
+        node = FleetNode(self.server, key, tls, self.interface, path.sockets.take)
         hello = self._introduce(connection, node)
         if self.partition >= hello["clients"]:
             raise ConfigError(
@@ -134,7 +142,7 @@ class Session:
                 }  # fmt: skip
                 uplink = Compression(Codec(**hello["compression"]), int(hello["largest_message_bytes"]))
                 order = Order(app, node.node_id, node_config, Path(home), uplink)
-                _Work(self, connection, node, key, order, hello, trust).run()
+                _Work(self, connection, node, key, order, hello, path, trust).run()
         finally:
             node.leave()
 
@@ -164,7 +172,7 @@ class Session:
 
     def _introduce(self, connection: ServerConnection, node: FleetNode) -> dict[str, Any]:
         """Say hello; a server that does not know the key yet may take it."""
-        facts = [json.dumps({"version": __version__, "name": self.name}).encode()]
+        facts = [json.dumps({"versions": toolkit_versions(), "name": self.name}).encode()]
         reply = connection.post("hello", facts, SILENCE_S)
         if reply.status == http.client.UNAUTHORIZED:
             node.register()
@@ -212,9 +220,11 @@ class _Work:
         key: NodeKey,
         order: Order,
         hello: dict[str, Any],
+        path: ServerPath,
         trust: ServerTrust | None = None,
     ) -> None:
         self._session = session
+        self._path = path
         self._connection = connection
         self._node = node
         self._key = key
@@ -266,7 +276,11 @@ class _Work:
             while (parcel := carrier.receive()) is not None:
                 trainer = self._answer(trainer, carrier, parcel)
             self._probes.stop()
-            last = self._late.take() | ({"stamp_error": self._stamp_error.describe()} if self._is_measured else {})
+            carried = self._path.carried()
+            if carried["mismatch"] is not None:
+                log.warning("%s: %s", self._session.name, carried["mismatch"])
+            last = self._late.take() | {"path": carried}
+            last |= {"stamp_error": self._stamp_error.describe()} if self._is_measured else {}
             patient.post("leave", [json.dumps(last).encode()], SILENCE_S)
         finally:
             stack.close()
@@ -309,9 +323,10 @@ class _Work:
     def _join(self) -> None:
         session = self._session
         tls = self._trust.describe() if self._trust is not None else None
+        host = describe_host(session.clock) | {"tls": tls, "path": self._path.describe()}
         facts = {
             "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
-            "clock_interface": session.clock_interface, "host": describe_host(session.clock) | {"tls": tls},
+            "clock_interface": session.clock_interface, "host": host,
             "wall_offset_s": self._key.wall_offset_s,
         }  # fmt: skip
         self._connection.post_json("join", facts | self._late.take())

@@ -20,7 +20,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -74,15 +74,26 @@ class ServerConnection:
     clock : Clock
     tls : ssl.SSLContext or None
         None speaks plain HTTP. With TLS the stamps are of the encrypted bytes; the handshake belongs to `connect_ns`.
+    count : callable (socket) -> None
+        Shown each socket after an exchange and before it is closed.
     """
 
-    def __init__(self, server: str, interface: str, key: NodeKey, clock: Clock, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        interface: str,
+        key: NodeKey,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        count: Callable[[socket.socket | None], None] = lambda _: None,
+    ) -> None:
         host, _, port = server.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._interface = interface
         self._key = key
         self._clock = clock
         self._tls = tls
+        self._count = count
         self._http: http.client.HTTPConnection | None = None
         self.send_ns = 0
         """`send_ns` of the latest request as far as it came, whether it was answered or not."""
@@ -152,6 +163,7 @@ class ServerConnection:
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._http is not None:
+            self._count(self._http.sock)
             self._http.close()
             self._http = None
 
@@ -241,6 +253,7 @@ class ServerConnection:
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
         response.read()
         after = tcp_snapshot(sock) if sock is not None else None
+        self._count(self._socket)
         return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
 
     def _stamped(self) -> StampedSocket | None:

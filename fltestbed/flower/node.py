@@ -40,11 +40,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
+from fltestbed.flower.bound import CountSocket, bound_client
 from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.objects import object_ids
 from fltestbed.security import files, node_keys
-
-KEEP_ALIVE_S = 3600.0
 
 
 class NodeKey:
@@ -129,9 +128,20 @@ class FleetNode:
     key : NodeKey
     tls : ssl.SSLContext or None
         None speaks plain HTTP.
+    interface : str
+        Sockets are bound to it: what they send leaves there or not at all.
+    count : callable (socket) -> None
+        Shown the socket of each answer.
     """
 
-    def __init__(self, server: str, key: NodeKey, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        key: NodeKey,
+        tls: ssl.SSLContext | None,
+        interface: str,
+        count: CountSocket = lambda _: None,
+    ) -> None:
         self._server = server
         self._key = key
         self._client = FleetHttpClient(
@@ -140,11 +150,7 @@ class FleetNode:
             verify=tls or True,
         )
         # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
-        self._client._client = httpx.Client(
-            timeout=self._client._client.timeout,
-            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
-            verify=tls or True,
-        )
+        self._client._client = bound_client(self._client._client.timeout, tls, interface, count)
         self._heartbeat: HeartbeatSender | None = None
         self.node_id = 0
 

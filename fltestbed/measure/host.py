@@ -13,6 +13,7 @@ from pyroute2 import IPRoute
 from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkError
 
+from fltestbed import __version__
 from fltestbed.clock import Clock
 from fltestbed.measure.tcp import tcp_settings
 
@@ -91,6 +92,11 @@ def describe_host(clock: Clock, root: Path = Path("/")) -> dict[str, Any]:
     }
     description["unknown"] = files.unknown
     return description
+
+
+def toolkit_versions() -> dict[str, str]:
+    """Versions that have to be the same on all hosts of a run: what they say to each other is not promised to others."""
+    return {"fltestbed": __version__, "flwr": metadata.version("flwr")}
 
 
 def package_versions() -> dict[str, str]:

@@ -79,6 +79,14 @@ class Manifest:
             self._data["hosts"].setdefault(name, {}).setdefault(key, {}).update(entries)
             self.save()
 
+    def mark(self, reason: str) -> None:
+        """Say what a reader of the run's figures has to know, below `marks`, and save."""
+        with self._lock:
+            marks = self._data.setdefault("marks", [])
+            if reason not in marks:
+                marks.append(reason)
+            self.save()
+
     def save(self) -> None:
         """Replace the file."""
         with self._lock:

@@ -210,6 +210,20 @@ class StampErrorFacts(Facts):
     scheduling: SchedulingFacts | None = None
 
 
+class InterfaceBytes(Facts):
+    """What an interface, or a client's sockets, have carried during a run."""
+
+    sent_bytes: Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]
+    received_bytes: Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]
+
+
+class PathFacts(InterfaceBytes):
+    """Where a client's bytes went, as `fltestbed.client.byte_count` says."""
+
+    interfaces: Annotated[dict[Name, InterfaceBytes], Field(max_length=64)]
+    mismatch: Annotated[str, Field(max_length=300, pattern=r"^[ -~]*$")] | None
+
+
 def read_facts(prologue: dict[str, Any], error: str | None = None) -> ReplyFacts:
     """Facts of a reply's prologue; `error` is the reason of an error reply.
 

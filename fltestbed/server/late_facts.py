@@ -11,6 +11,7 @@ from fltestbed.server.facts import (
     Facts,
     FactsError,
     LateReply,
+    PathFacts,
     ProbeFacts,
     RadioFacts,
     SampleFacts,
@@ -44,6 +45,7 @@ class LateFacts:
     radio: tuple[RadioFacts, ...]
     probes: dict[str, dict[str, Any]]
     stamp_error: StampErrorFacts | None
+    path: PathFacts | None
     clock_samples: list[tuple[ClockSample, str, str | None]]
     problems: tuple[str, ...]
 
@@ -109,7 +111,7 @@ def read_late_facts(told: dict[str, Any]) -> LateFacts:
             reader.refuse("replies", str(error))
     samples = reader.rows("clock_samples", SampleFacts)
     probes = reader.named("probes", ProbeFacts)
-    stamp_error = told.get("stamp_error")
+    stamp_error, path = told.get("stamp_error"), told.get("path")
     return LateFacts(
         replies=replies,
         transfers=reader.rows("transfers", TransferFacts),
@@ -117,6 +119,7 @@ def read_late_facts(told: dict[str, Any]) -> LateFacts:
         radio=reader.rows("radio", RadioFacts),
         probes={name: probe.model_dump(mode="json", exclude_none=True) for name, probe in probes.items()},
         stamp_error=None if stamp_error is None else reader.one("stamp_error", StampErrorFacts, stamp_error),
+        path=None if path is None else reader.one("path", PathFacts, path),
         clock_samples=[(ClockSample(*sample.stamps), sample.exchange, sample.interface) for sample in samples],
         problems=reader.problems,
     )

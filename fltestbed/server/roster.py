@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fltestbed import __version__
 from fltestbed.config import Experiment
 from fltestbed.config_file import NAME_PATTERN
 from fltestbed.flower.apps import App
 from fltestbed.flower.superlink import Superlink
+from fltestbed.measure.host import package_versions, toolkit_versions
 from fltestbed.measure.manifest import Manifest
 from fltestbed.server.tasks import SERVER, Client
 
@@ -83,13 +84,17 @@ class Roster:
     def hello(self, node_id: int, facts: dict[str, Any]) -> dict[str, Any]:
         """What a client has to know before it can join; refuses one that cannot work with this server."""
         self._ours.add(node_id)
-        version = facts.get("version")
-        if version != __version__:
-            raise JoinRefused(f"the client runs fltestbed {version}, the server {__version__}; install the same on both")
-        self._check_owner(node_id, str(facts.get("name")))
+        name = str(facts.get("name"))
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise JoinRefused(
+                "the client's name is not one: letters, digits, dots, dashes and underscores alone, 64 at most"
+            )
+        self._check_versions(name, facts.get("versions"))
+        self._check_owner(node_id, name)
         compression = self._experiment.compression
         return {
             "run": self.manifest.run,
+            "versions": package_versions(),
             "run_id": str(self.app.run_id),
             "fab_id": self.app.fab_id,
             "fab_version": self.app.fab_version,
@@ -148,6 +153,18 @@ class Roster:
         )  # fmt: skip
         self._changed.set()
         return client
+
+    def _check_versions(self, name: str, versions: object) -> None:
+        """Refuse a client that runs another fltestbed or flwr, unless the experiment says that it may."""
+        theirs = versions if isinstance(versions, dict) else {}
+        for package, own in toolkit_versions().items():
+            other = re.sub(r"[^\w.+-]", "?", str(theirs.get(package, "unknown")))[:32]
+            if other == own:
+                continue
+            difference = f"the client runs {package} {other}, the server {own}"
+            if not self._experiment.server.mixed_versions:
+                raise JoinRefused(f"{difference}; install the same on both, or say mixed-versions = true under [server]")
+            self.manifest.mark(f"{name}: {difference}")
 
     def _check_owner(self, node_id: int, name: str) -> None:
         owner = self._superlink.owner_of(node_id)

@@ -240,6 +240,10 @@ class Routes:
             self._roster.manifest.add_to_host(client.name, "probes", late.probes)
         if late.stamp_error is not None:
             self._roster.manifest.add_to_host(client.name, "stamp_error", late.stamp_error.model_dump())
+        if late.path is not None:
+            self._roster.manifest.add_to_host(client.name, "path", late.path.model_dump())
+            if late.path.mismatch is not None:
+                self._roster.manifest.mark(f"{client.name}: {late.path.mismatch}")
 
     def _server_stamps(self, request: Request) -> dict[str, int]:
         return {

@@ -9,6 +9,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.client.carriers import Parcel
 from fltestbed.client.interface import check_interface
+from fltestbed.client.path import ServerPath
 from fltestbed.client.session import Session, _Work
 from fltestbed.client.trainer import Order
 from fltestbed.client.transport import ServerConnection
@@ -52,7 +53,7 @@ def error_reply(tmp_path: Path, clock: Clock, wall_offset_s: float) -> tuple[Any
     work = _Work(
         session(tmp_path, clock=clock), cast(ServerConnection, None), cast(FleetNode, None),
         cast(NodeKey, SimpleNamespace(wall_offset_s=wall_offset_s)),
-        Order(app_of(b""), 7, {}, tmp_path), HELLO,
+        Order(app_of(b""), 7, {}, tmp_path), HELLO, cast(ServerPath, None),
     )  # fmt: skip
     message = instruction(7)
     parcel = Parcel(raw(message), 3, 4000)

@@ -15,6 +15,7 @@ from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.bundle import Bundle, decode, encode_head
 from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.trust import ServerTrust
 from tests.flower.flower_messages import answer
 from tests.server.lab import Lab, Running
@@ -36,10 +37,10 @@ class Pi:
         self.key.learn_time(self.connection.date(TIMEOUT_S))
         if trust is not None:
             trust.learn_time(self.key.wall_offset_s)
-        self.node = FleetNode(running.address, self.key, tls)
+        self.node = FleetNode(running.address, self.key, tls, "lo")
         try:
             self.node.register()
-            self.hello = self.connection.post_json("hello", {"version": __version__, "name": self.name}).data
+            self.hello = self.connection.post_json("hello", {"versions": toolkit_versions(), "name": self.name}).data
             self.node.come_online(int(self.hello["node_id"]))
         except ServerRefused:
             self.leave()

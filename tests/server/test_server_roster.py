@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fltestbed import __version__
 from fltestbed.errors import HostError
+from fltestbed.measure.host import toolkit_versions
 from fltestbed.server.roster import JoinRefused
 from tests.server.lab import Lab
 
@@ -136,18 +136,41 @@ def test_what_cannot_be_is_refused_by_name(lab: Lab, key: str, value: Any) -> No
 
 def test_hello_says_what_a_client_needs(lab: Lab) -> None:
     """The run, the app by its hash, how many clients, and what the sockets should use."""
-    hello = lab.roster.hello(1, {"version": __version__})
+    hello = lab.roster.hello(1, {"name": "pi-1", "versions": toolkit_versions()})
     assert hello["run_id"] == str(lab.app.run_id)  # as text: it has more digits than a JSON number keeps
     assert (hello["fab_hash"], hello["clients"], hello["hold_s"]) == (lab.app.fab_hash, 2, 0.2)
     assert hello["congestion_control"] == "cubic"
     json.dumps(hello, allow_nan=False)
 
 
+@pytest.mark.parametrize("package", ["fltestbed", "flwr"])
 @pytest.mark.parametrize("version", [None, "0.0.1", 1, ["x"]])
-def test_another_version_is_refused(lab: Lab, version: Any) -> None:
+def test_another_version_is_refused(lab: Lab, package: str, version: Any) -> None:
     """Both versions are in the message, and what to do."""
-    with pytest.raises(JoinRefused, match=rf"the server {__version__}; install the same on both"):
-        lab.roster.hello(1, {"version": version})
+    own = toolkit_versions()
+    with pytest.raises(JoinRefused, match=rf"client runs {package} .*, the server {own[package]}; install the same on both"):
+        lab.roster.hello(1, {"name": "pi-1", "versions": own | {package: version}})
+
+
+@pytest.mark.parametrize("versions", [None, [], "1.0", {}])
+def test_a_client_that_tells_no_versions_is_refused(lab: Lab, versions: Any) -> None:
+    """As one of an unknown version."""
+    with pytest.raises(JoinRefused, match="the client runs fltestbed unknown, the server"):
+        lab.roster.hello(1, {"name": "pi-1", "versions": versions})
+
+
+def test_another_version_may_join_where_the_experiment_says_so(lab: Lab, tmp_path: Path) -> None:
+    """With mixed-versions, and the manifest is marked; what a client says cannot forge a line of it."""
+    lab.roster._experiment = lab.roster._experiment.with_server(mixed_versions=True)
+    lab.roster.hello(1, {"name": "pi-1", "versions": toolkit_versions() | {"flwr": "1.40.0\x1b[2J\n"}})
+    (mark,) = json.loads(next(tmp_path.rglob("manifest.json")).read_text())["marks"]
+    assert mark == f"pi-1: the client runs flwr 1.40.0??2J?, the server {toolkit_versions()['flwr']}"
+
+
+def test_a_name_that_is_none_is_refused(lab: Lab) -> None:
+    """Before anything else is looked at."""
+    with pytest.raises(JoinRefused, match="the client's name is not one"):
+        lab.roster.hello(1, {"name": "pi\n1", "versions": toolkit_versions()})
 
 
 def test_work_is_for_who_has_joined(lab: Lab) -> None:
@@ -171,7 +194,7 @@ def test_a_stock_supernode_counts_when_it_is_online(lab: Lab, tmp_path: Path) ->
 def test_a_client_of_ours_counts_when_it_has_joined(lab: Lab) -> None:
     """Online is not ready: the trainer is still loading its data."""
     node = lab.node(b"k1")
-    lab.roster.hello(node, {"version": __version__})
+    lab.roster.hello(node, {"name": "pi-1", "versions": toolkit_versions()})
     assert lab.roster.count() == 0
     lab.roster.join(node, facts())
     assert lab.roster.count() == 1

@@ -14,11 +14,11 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from fltestbed import __version__
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.bundle import read_prologue
 from fltestbed.flower.node import NodeKey
+from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.folder import CertificateFolder
 from fltestbed.security.node_keys import read_registered
 from fltestbed.server.protocol import protocol
@@ -136,7 +136,7 @@ def test_a_key_of_another_client_is_refused(secure: Running, tmp_path: Path) -> 
     """pi-1 with the key of pi-0: both are named, at the first word and when it joins."""
     pi = Pi(secure, tmp_path, 0, ca=tmp_path / "certs" / "ca.crt")
     with pytest.raises(ServerRefused, match="this key is registered for pi-0, not for pi-1; give the client --name pi-0"):
-        pi.connection.post_json("hello", {"version": __version__, "name": "pi-1"})
+        pi.connection.post_json("hello", {"versions": toolkit_versions(), "name": "pi-1"})
     pi.name = "pi-1"
     with pytest.raises(ServerRefused, match="registered for pi-0, not for pi-1"):
         pi.join()
