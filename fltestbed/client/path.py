@@ -141,7 +141,7 @@ class ServerPath:
 
     def __init__(self, server: str, interface: str, pin: bool = False) -> None:
         self._server = server
-        self._interface = interface
+        self.interface = interface
         self._pin = pin
         self._stack = ExitStack()
         self.routes: tuple[Route, ...] = ()
@@ -151,7 +151,7 @@ class ServerPath:
         """To be shown every socket that talks to the server."""
 
     def __enter__(self) -> Self:
-        index = socket.if_nametoindex(self._interface)
+        index = socket.if_nametoindex(self.interface)
         problems = []
         with ExitStack() as stack:
             for address, zone in addresses_of(self._server):
@@ -173,7 +173,7 @@ class ServerPath:
 
     def describe(self) -> dict[str, Any]:
         """For the manifest."""
-        return {"interface": self._interface, "pinned": self._pin, "routes": [route.describe() for route in self.routes]}
+        return {"interface": self.interface, "pinned": self._pin, "routes": [route.describe() for route in self.routes]}
 
     def carried(self) -> dict[str, Any]:
         """What went that way so far, and what went another; see `ByteCount.describe`."""
@@ -182,25 +182,25 @@ class ServerPath:
     def _pin_route(self, address: str, index: int) -> Pin:
         route = find_route(address, index)
         if route is not None and route.is_local:
-            raise HostError(f"--interface {self._interface}: {address} is this host's own address")
+            raise HostError(f"--interface {self.interface}: {address} is this host's own address")
         if route is None and not self._has_no_neighbours(index):
             raise HostError(
-                f"--pin-route: {self._interface} has no route to {address} and no gateway that could take it there; name "
+                f"--pin-route: {self.interface} has no route to {address} and no gateway that could take it there; name "
                 "the server by its address on that network, or: ip route add default via GATEWAY metric 9999 "
-                f"dev {self._interface}"
+                f"dev {self.interface}"
             )
-        return Pin(address, self._interface, index, route.gateway if route is not None else None)
+        return Pin(address, self.interface, index, route.gateway if route is not None else None)
 
     def _prove(self, address: str, index: int, zone: int) -> Route:
         route = find_route(address, zone=zone)
-        if route is not None and route.interface == self._interface:
+        if route is not None and route.interface == self.interface:
             return route
         if route is None:
             raise HostError(
-                f"--interface {self._interface}: this host has no route to {address}; is the network up, the address right?"
+                f"--interface {self.interface}: this host has no route to {address}; is the network up, the address right?"
             )
         if route.is_local:
-            raise HostError(f"--interface {self._interface}: {address} is this host's own address; give --interface lo")
+            raise HostError(f"--interface {self.interface}: {address} is this host's own address; give --interface lo")
         if self._pin:
             mine = find_route(address, index)
             if mine is not None and holders(address) > 1:  # another client has pinned it to its own interface, before us
@@ -210,8 +210,8 @@ class ServerPath:
                 "a policy rule stands before it: ip rule show"
             )
         raise HostError(
-            f"--interface {self._interface}: this host's route to {address} leaves by {route.interface}; "
-            f"--pin-route pins it to {self._interface} for the run, or give --interface {route.interface}"
+            f"--interface {self.interface}: this host's route to {address} leaves by {route.interface}; "
+            f"--pin-route pins it to {self.interface} for the run, or give --interface {route.interface}"
         )
 
     @staticmethod

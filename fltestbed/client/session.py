@@ -8,14 +8,12 @@ import logging
 import math
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fltestbed.client.carriers import (
-    RETRY_INTERVAL_S,
     SILENCE_S,
     BundleCarrier,
     Carrier,
@@ -24,30 +22,30 @@ from fltestbed.client.carriers import (
     PatientConnection,
 )
 from fltestbed.client.interface import check_interface
+from fltestbed.client.introduction import Introduction
 from fltestbed.client.journal import Journal
 from fltestbed.client.path import ServerPath, free_abandoned_routes
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
-from fltestbed.client.transport import ServerConnection, refuse
+from fltestbed.client.transport import ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.collector import keep_what_is_there
-from fltestbed.errors import ConfigError, HostError, ServerNotTrusted, ServerRefused, ServerUnreachable
+from fltestbed.errors import ConfigError, ServerRefused
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.flower.quantisation import Codec
-from fltestbed.measure.host import describe_host, toolkit_versions
+from fltestbed.measure.host import describe_host
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.stamping import StampError
-from fltestbed.security.trust import ServerTrust, why_not_trusted
+from fltestbed.security.trust import ServerTrust
 
 log = logging.getLogger("fltestbed")
 
 CLOCK_EXCHANGES = 8
-CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,10 @@ class Session:
             self._run(path)
 
     def _run(self, path: ServerPath) -> None:
-        key = self._load_key()
-        trust = ServerTrust(self.ca, self.state, self.clock) if self.ca is not None else None
-        tls = trust.context if trust is not None else None
-        connection = ServerConnection(self.server, self.interface, key, self.clock, tls, path.sockets.take)
-        self._reach(connection, key, trust)
-        node = FleetNode(self.server, key, tls, self.interface, path.sockets.take)
-        hello = self._introduce(connection, node)
+        introduction = Introduction(self.server, self.name, self.state, path, self.clock, self.ca, self.key)
+        introduction.reach(self.timeout_s)
+        hello = introduction.hello()
+        connection, node = introduction.connection, introduction.node
         if self.partition >= hello["clients"]:
             raise ConfigError(
                 f"--partition {self.partition} is past the end: this run has {hello['clients']} clients, "
@@ -142,56 +137,9 @@ class Session:
                 }  # fmt: skip
                 uplink = Compression(Codec(**hello["compression"]), int(hello["largest_message_bytes"]))
                 order = Order(app, node.node_id, node_config, Path(home), uplink)
-                _Work(self, connection, node, key, order, hello, path, trust).run()
+                _Work(self, connection, node, introduction.key, order, hello, path, introduction.trust).run()
         finally:
             node.leave()
-
-    def _load_key(self) -> NodeKey:
-        if self.key is not None and not self.key.is_file():
-            raise HostError(f"--key {self.key}: there is no such file; fltestbed certs --node {self.name} makes one")
-        return NodeKey(self.key or self.state / "node.key", self.clock, self.name)
-
-    def _reach(self, connection: ServerConnection, key: NodeKey, trust: ServerTrust | None) -> None:
-        deadline = time.monotonic() + self.timeout_s
-        while True:
-            try:
-                key.learn_time(connection.date(CONNECT_TIMEOUT_S))
-                if trust is not None:
-                    trust.learn_time(key.wall_offset_s)
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                self._check_identity(connection, error)
-                if time.monotonic() >= deadline:
-                    raise ServerUnreachable(
-                        f"{self.server}: no server answers there within {self.timeout_s:g} s over {self.interface} "
-                        f"({error}); is it started, and is the address right?"
-                    ) from error
-                time.sleep(RETRY_INTERVAL_S)
-            else:
-                return
-
-    def _introduce(self, connection: ServerConnection, node: FleetNode) -> dict[str, Any]:
-        """Say hello; a server that does not know the key yet may take it."""
-        facts = [json.dumps({"versions": toolkit_versions(), "name": self.name}).encode()]
-        reply = connection.post("hello", facts, SILENCE_S)
-        if reply.status == http.client.UNAUTHORIZED:
-            node.register()
-            reply = connection.post("hello", facts, SILENCE_S)
-        refuse(reply)
-        return reply.data
-
-    def _check_identity(self, connection: ServerConnection, error: Exception) -> None:
-        """Raise what no patience mends: the other side speaks another protocol, or is not who was meant."""
-        if self.ca is not None:
-            reason = why_not_trusted(error, self.ca)
-        elif isinstance(error, ConnectionResetError | http.client.HTTPException) and connection.answers_with_tls(
-            CONNECT_TIMEOUT_S
-        ):
-            reason = "the server speaks TLS; give --ca with a copy of its ca.crt"
-        else:
-            reason = None
-        if reason is not None:
-            raise ServerNotTrusted(f"{self.server}: {reason}") from error
 
     def _check_trust(self, app: App) -> None:
         names = inspect(app.fab)
