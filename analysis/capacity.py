@@ -6,6 +6,10 @@ of each transfer, for a shared one that of the medium::
     dedicated            mean over transfers of  goodput / rate
     shared_tdd           payload bits of all clients in a round / (rate * seconds in which any transfer of the direction ran)
     half_duplex          as shared_tdd, each direction alone: they seldom run at once in a round
+    a real link          mean over transfers of  goodput / what the same client's baseline measured
+
+A baseline (`fltestbed check --baseline`) is of one client that sends alone: clients that share a medium and send at once
+cannot all reach it.
 
 Rates of emulated links count Ethernet frames, of which TCP payload is at most 1,448 of 1,514 bytes: 0.956 is all that can be
 reached.
@@ -13,6 +17,7 @@ reached.
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -34,8 +39,9 @@ class Carried:
         By how much the clocks alone may have put a goodput wrong, median over client-rounds: payload bits over the seconds
         of the transfer less their uncertainty, minus the goodput. None if that is without a bound.
     capacity_bps : float or None
-        Rate of the emulated link, or what was measured before the run on a real one (`baseline` in the manifest, by
-        direction, in `rate_bps`); None if neither is known, or if a trace changes the rate during the run.
+        Rate of the emulated link, or what was measured before the run on a real one: the median over clients of
+        `hosts.<client>.baseline.<direction>.rate_bps` in the manifest. None if neither is known, or if a trace changes the
+        rate during the run.
     utilisation : float or None
         Mean over rounds (shared medium) or transfers.
     source : str
@@ -57,8 +63,18 @@ def capacity_bps(run: Run, direction: str) -> tuple[float | None, str]:
     rate = (profile.get(direction) or {}).get("rate-mbit")
     if rate is not None and run.manifest.backend:
         return (None, "") if profile.get("trace") else (float(rate) * 1e6, "profile")
-    measured = ((run.manifest.data.get("baseline") or {}).get(direction) or {}).get("rate_bps")
-    return (None, "") if measured is None else (float(measured), "baseline")
+    measured = baselines_bps(run, direction)
+    return (median(measured.values()), "baseline") if measured else (None, "")
+
+
+def baselines_bps(run: Run, direction: str) -> dict[str, float]:
+    """What iperf3 measured of each client's link before the run, by client, in bits of payload a second."""
+    found = {}
+    for client, facts in (run.manifest.data.get("hosts") or {}).items():
+        rate = ((facts.get("baseline") or {}).get(direction) or {}).get("rate_bps")
+        if isinstance(rate, int | float) and rate > 0:
+            found[str(client)] = float(rate)
+    return found
 
 
 def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
@@ -81,6 +97,9 @@ def carried(run: Run, warm_up: int = WARM_UP) -> list[Carried]:
         if capacity is not None and medium in {"shared_tdd", "half_duplex"}:
             rows = timeline[(timeline["phase"] == direction) & (timeline["round"] > warm_up)]
             utilisation = shared_bps(rows[rows["status"] == "ok"]) / capacity
+        elif source == "baseline":
+            own_bps = clients.loc[goodput.index, "client"].map(baselines_bps(run, direction))
+            utilisation = float((goodput / own_bps).mean())
         elif capacity is not None:
             utilisation = float(goodput.mean()) / capacity
         bounded_bps = clock_bps if math.isfinite(clock_bps) else None

@@ -26,6 +26,7 @@ class Commands(LazyGroup):
         "demo": "Three emulated links, a comparison and plots: start here.",
         "run": "Server and clients on this machine, over an emulated link.",
         "campaign": "Many runs under several factors, in a shuffled order, resumable.",
+        "check": "Is this host ready? Interfaces, routes, clocks, versions, disk.",
         "server": "The server, on the radio host.",
         "client": "A client, on a Raspberry Pi, over a named interface.",
         "certs": "CA, server certificate and node keys of a testbed.",

@@ -47,9 +47,9 @@ def client(
     """
     from fltestbed.client.session import Session  # noqa: PLC0415  # Flower's client takes a moment to import
 
-    _check_address("--server", server)
+    check_address("--server", server)
     if clock_server is not None:
-        _check_address("--clock-server", clock_server)
+        check_address("--clock-server", clock_server)
         if clock_interface is None:
             raise ConfigError(f"--clock-server {clock_server}: give --clock-interface as well, over which it is reached")
     name = name or socket.gethostname()
@@ -61,7 +61,8 @@ def client(
     ).run()  # fmt: skip
 
 
-def _check_address(option: str, address: str) -> None:
+def check_address(option: str, address: str) -> None:
+    """Raise `ConfigError` for an address that is not HOST:PORT."""
     if not re.fullmatch(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\s]+):\d{1,5}", address):
         raise ConfigError(f"{option} {address}: not an address; give HOST:PORT, for example 10.0.0.1:9092")
 

@@ -109,6 +109,12 @@ class Introduction:
         refuse(reply)
         return reply.data
 
+    def close(self) -> None:
+        """Go away without having taken part: connections are closed and the key is free."""
+        self.connection.close()
+        self.node.close()
+        self.key.release()
+
     def _check_identity(self, error: Exception) -> None:
         """Raise what no patience mends: the other side speaks another protocol, or is not who was meant."""
         if self._ca is not None:

@@ -57,6 +57,11 @@ class Route:
         return {"address": self.address, "gateway": self.gateway, "source": self.source}
 
 
+def host_of(server: str) -> str:
+    """The host of ``HOST:PORT``, without the brackets of an IPv6 address."""
+    return server.rpartition(":")[0].strip("[]")
+
+
 def addresses_of(server: str) -> list[tuple[str, int]]:
     """The addresses of ``HOST:PORT``, each with the index of the interface that it names (``fe80::1%eth0``), or 0.
 
@@ -65,7 +70,7 @@ def addresses_of(server: str) -> list[tuple[str, int]]:
     ServerUnreachable
         The name cannot be resolved.
     """
-    host = server.rpartition(":")[0].strip("[]")
+    host = host_of(server)
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:

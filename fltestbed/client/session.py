@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fltestbed.check.baseline import recall_baseline
 from fltestbed.client.carriers import (
     SILENCE_S,
     BundleCarrier,
@@ -24,7 +25,7 @@ from fltestbed.client.carriers import (
 from fltestbed.client.interface import check_interface
 from fltestbed.client.introduction import Introduction
 from fltestbed.client.journal import Journal
-from fltestbed.client.path import ServerPath, free_abandoned_routes
+from fltestbed.client.path import ServerPath, free_abandoned_routes, host_of
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
@@ -272,6 +273,7 @@ class _Work:
         session = self._session
         tls = self._trust.describe() if self._trust is not None else None
         host = describe_host(session.clock) | {"tls": tls, "path": self._path.describe()}
+        host["baseline"] = recall_baseline(session.state, host_of(session.server), session.interface)
         facts = {
             "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
             "clock_interface": session.clock_interface, "host": host,

@@ -221,6 +221,10 @@ class FleetNode:
             self._heartbeat.stop()
         with contextlib.suppress(httpx.HTTPError):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of a node that has not come online, or has left."""
         self._client.close()
 
     def _send_heartbeat(self) -> bool:

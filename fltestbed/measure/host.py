@@ -175,7 +175,7 @@ _DUPLEX = {psutil.NIC_DUPLEX_FULL: "full", psutil.NIC_DUPLEX_HALF: "half"}
 
 
 def _links(unknown: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Of each interface the kind of virtual device (veth, tun; None for hardware), queueing discipline and queue length."""
+    """Of each interface the kind of virtual device (veth, tun; None for hardware), its queue, and its state (RFC 2863)."""
     try:
         with IPRoute() as route:
             links = list(route.get_links())
@@ -189,5 +189,7 @@ def _links(unknown: dict[str, str]) -> dict[str, dict[str, Any]]:
             "kind": info.get_attr("IFLA_INFO_KIND") if info is not None else None,
             "qdisc": link.get_attr("IFLA_QDISC"),
             "queue_packets": link.get_attr("IFLA_TXQLEN"),
+            "carrier": bool(link.get_attr("IFLA_CARRIER")),
+            "state": str(link.get_attr("IFLA_OPERSTATE")).lower(),
         }
     return described

@@ -13,10 +13,10 @@ from fltestbed.measure.schema import TIMELINE_TABLE
 S = 1_000_000_000
 
 
-def with_link(run: Run, backend: str = "tbf", baseline: dict[str, Any] | None = None, **profile: Any) -> Run:
-    """Return the run as if over an emulated link of that profile, or a real one with a baseline."""
+def with_link(run: Run, backend: str = "tbf", **profile: Any) -> Run:
+    """Return the run as if over an emulated link of that profile, or a real one."""
     link = {"name": "x", "profile": profile} if profile else {"name": "x"}
-    data = run.manifest.data | {"link": link} | ({"baseline": baseline} if baseline else {})
+    data = run.manifest.data | {"link": link}
     return replace(run, manifest=replace(run.manifest, backend=backend, data=data))
 
 
@@ -48,9 +48,37 @@ def test_dedicated_link_is_each_transfer_over_its_rate(runs: list[Run]) -> None:
     assert up.utilisation == pytest.approx(mean_bps / 20e6)
 
 
-def test_capacity_of_a_real_link_is_its_baseline(runs: list[Run]) -> None:
-    """What was measured before the run counts on a real link; without it, and under a trace, no capacity is known."""
-    assert capacity_bps(with_link(runs[0], "", {"uplink": {"rate_bps": 21e6}}), "uplink") == (21e6, "baseline")
+def with_baselines(run: Run, *rates_bps: float) -> Run:
+    """Return the run as if over a real link, of which each client has measured what it carries up."""
+    names = sorted(run["clients"]["client"].unique())
+    hosts = {
+        name: {"baseline": {"uplink": {"rate_bps": rate_bps}}} for name, rate_bps in zip(names, rates_bps, strict=False)
+    }
+    real = with_link(run, "")
+    return replace(real, manifest=replace(real.manifest, data=real.manifest.data | {"hosts": hosts}))
+
+
+def test_capacity_of_a_real_link_is_what_its_clients_measured(runs: list[Run]) -> None:
+    """The median over clients; each client's goodput is held against its own. Nothing is known of the other direction."""
+    run = with_baselines(runs[0], 20e6, 40e6)
+    assert capacity_bps(run, "uplink") == (30e6, "baseline")
+    assert capacity_bps(run, "downlink") == (None, "")
+    rows = run["clients"].query("round >= 2 and status == 'ok'")
+    names = sorted(rows["client"].unique())
+    own = rows["client"].map({names[0]: 20e6, names[1]: 40e6})
+    up = carried(run)[1]
+    assert up.utilisation == pytest.approx(float((rows["uplink_goodput_bps"] / own).mean()))
+
+
+def test_a_baseline_that_is_none_is_no_capacity(runs: list[Run]) -> None:
+    """A host that measured nothing, or says something else."""
+    assert capacity_bps(with_baselines(runs[0], -1.0), "uplink") == (None, "")
+    data = runs[0].manifest.data | {"hosts": {"pi-0": {"baseline": None}, "pi-1": {}}, "link": {}}
+    assert capacity_bps(replace(runs[0], manifest=replace(runs[0].manifest, backend="", data=data)), "uplink") == (None, "")
+
+
+def test_without_a_baseline_no_capacity_of_a_real_link_is_known(runs: list[Run]) -> None:
+    """Nor under a trace, which changes the rate during the run."""
     assert capacity_bps(with_link(runs[0], ""), "uplink") == (None, "")
     traced = with_link(runs[0], uplink={"rate-mbit": 20.0}, trace=[{"client": 0, "at-s": 1, "uplink-mbit": 2}])
     assert capacity_bps(traced, "uplink") == (None, "")

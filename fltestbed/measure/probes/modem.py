@@ -44,6 +44,13 @@ class ModemProbe:
         self._former_rate_s: int | None = None
         self._tells_cells = False
 
+    def state(self) -> dict[str, Any]:
+        """What ModemManager says of the interface's modem beside its signal: the object `generic` of ``mmcli -J -m``."""
+        modems = self._modems()
+        if not modems:
+            raise HostError("ModemManager knows no modem")
+        return self._find(modems)[1]
+
     def open(self) -> dict[str, Any]:
         """Find the interface's modem and switch its signal figures on."""
         modems = self._modems()

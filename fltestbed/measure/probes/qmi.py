@@ -50,6 +50,18 @@ class QmiProbe:
         self._ask("--nas-get-signal-info")
         return {"reads": f"qmicli {self._device}"}
 
+    def state(self) -> dict[str, str | None]:
+        """Whether the opened modem has a card (`card`, and its `application`) and is registered (`registration`).
+
+        Each in qmicli's own word; None where it says none.
+        """
+        card, serving = self._ask("--uim-get-card-status"), self._ask("--nas-get-serving-system")
+        return {
+            "card": _word(card, "Card state"),
+            "application": _word(card, "Application state"),
+            "registration": _word(serving, "Registration state"),
+        }
+
     def read(self) -> list[Row]:
         """One row for each technology that has a signal."""
         rows = parse_signal(self._ask("--nas-get-signal-info"))
@@ -112,6 +124,12 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
         elif match := re.fullmatch(r"\t([^:\t]+): '([^']*)'.*", line):
             current.setdefault(match[1].strip(), match[2])
     return sections
+
+
+def _word(text: str, key: str) -> str | None:
+    """The first word of ``Card state: 'present'``; of ``'error: no-atr-received (3)'`` all of it."""
+    match = re.search(rf"^\s*{key}:\s*'([^']*)'", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _figure(text: str | None) -> float | None:

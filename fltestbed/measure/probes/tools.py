@@ -45,16 +45,28 @@ class Toolbox:
         TestbedError
             It did not answer within the limit, wrote more than a megabyte, or ended with an error.
         """
-        with self._turn:
-            before_s = _children_cpu_s()
-            try:
-                status, out, err = self._run(command)
-            finally:
-                self.cpu_s += _children_cpu_s() - before_s
+        status, out, err = self.run(*command)
         if status != 0:
             said = " ".join((err.strip() or out.strip()).split())[:200]
             raise TestbedError(f"{' '.join(command)}: ended with status {status}: {said or 'without a word'}")
         return out
+
+    def run(self, *command: str) -> tuple[int, str, str]:
+        """Run a program and return its status and what it wrote to standard output and error.
+
+        Raises
+        ------
+        HostError
+            It is not installed.
+        TestbedError
+            It did not answer within the limit, or wrote more than a megabyte.
+        """
+        with self._turn:
+            before_s = _children_cpu_s()
+            try:
+                return self._run(command)
+            finally:
+                self.cpu_s += _children_cpu_s() - before_s
 
     def hurry(self) -> None:
         """The run is over: end the program that runs now, and give those to come a second."""
