@@ -27,8 +27,10 @@ from tests.e2e.test_e2e_ends import wait_until
 
 COMPILER = shutil.which("cc")
 SHIM = Path(__file__).with_name("wrong_clock.c")
-SERVER = "10.0.0.1:9092"
+SERVER, NOBODY = "10.0.0.1:9092", "10.0.0.1:9"
 TWO_DAYS_S = 2 * 86400
+INTERFACES = ("wifi0", "wwan0")
+"""Of the clients pi-0 and pi-1, which are on one host."""
 PARAMETERS = 727_624
 PATIENCE_S = 60.0
 
@@ -46,7 +48,7 @@ class Told:
     routing: dict[str, Any] = field(default_factory=dict)
     check: dict[str, Any] = field(default_factory=dict)
     check_status: int = -1
-    client: tuple[int, str] = (0, "")
+    clients: list[tuple[int, str]] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     folder: Path = Path()
@@ -67,11 +69,12 @@ class Desk:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def client(self, *options: object) -> "subprocess.Popen[str]":
-        """Start the client over wifi0, to a server whose route leaves by eth0."""
+    def client(self, number: int, *options: object) -> "subprocess.Popen[str]":
+        """Start a client over wifi0 or wwan0, to a server whose route leaves by eth0."""
+        name = f"pi-{number}"
         return self.start(
-            self.networks.pi, "client", "--server", SERVER, "--interface", "wifi0", "--link", "wifi", "--partition", 0,
-            "--name", "pi-0", "--state", self.folder / "state", "--trust-apps", *options,
+            self.networks.pi, "client", "--server", SERVER, "--interface", INTERFACES[number], "--link", "wifi",
+            "--partition", number, "--name", name, "--state", self.folder / name, "--trust-apps", *options,
         )  # fmt: skip
 
 
@@ -90,36 +93,41 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     with three_networks() as networks:
         desk = Desk(networks, folder)
         result.routing["before"] = networks.routing()
-        result.refused = end(desk.client())
-        killed = desk.client("--pin-route")  # no server is up: it goes on trying
+        server = _start_server(desk)
+        refused = desk.client(1, "--server", "10.0.1.1:9092")
+        killed = desk.client(0, "--pin-route", "--server", NOBODY)  # it goes on trying
         wait_until(lambda: networks.routing() != result.routing["before"] or killed.poll() is not None)
         killed.send_signal(signal.SIGKILL)
         end(killed)
         result.routing["killed"] = networks.routing()
-        _run(desk, result)
+        result.refused = end(refused)
+        _run(desk, result, server)
         result.routing["after"] = networks.routing()
     yield result
     assert left_over(desk.mark) == []
 
 
-def _run(desk: Desk, result: Told) -> None:
+def _start_server(desk: Desk) -> "subprocess.Popen[str]":
+    config = write_experiment(desk.folder, clients=2, server={"tls": False})
+    app = numpy_app(desk.folder, num_server_rounds=2, parameters=PARAMETERS)
+    return desk.start(desk.networks.host, "server", config, "--app", app, "--runs", desk.folder, "--name", "run")
+
+
+def _run(desk: Desk, result: Told, server: "subprocess.Popen[str]") -> None:
     folder, pi = desk.folder, desk.networks.pi
-    config = write_experiment(folder, clients=1, server={"tls": False})
-    app = numpy_app(folder, num_server_rounds=2, parameters=PARAMETERS)
-    server = desk.start(desk.networks.host, "server", config, "--app", app, "--runs", folder, "--name", "run")
     assert server.stdout is not None
     assert "listening on 0.0.0.0:9092" in server.stdout.readline()
     shim = {"LD_PRELOAD": str(folder / "wrong_clock.so"), "WRONG_CLOCK_S": str(-TWO_DAYS_S)}
     looked = desk.start(
         pi, "check", "--server", SERVER, "--interface", "wifi0", "--interface", "wwan0", "--pin-route", "--json",
-        "--name", "pi-0", "--state", folder / "state", **shim,
+        "--name", "pi-0", "--state", folder / "pi-0", **shim,
     )  # fmt: skip
     result.check_status, said = end(looked)
     result.check = json.loads(said)
-    _keep_baseline(folder / "state")
+    _keep_baseline(folder / "pi-0")
     before = {name: desk.networks.sent(name) for name in ("eth0", "wifi0", "wwan0")}
-    client = desk.client("--pin-route")
-    result.client = end(client)
+    clients = [desk.client(number, "--pin-route") for number in range(2)]
+    result.clients = [end(client) for client in clients]
     server.communicate(timeout=PATIENCE_S)
     result.sent = {name: desk.networks.sent(name) - count for name, count in before.items()}
     result.manifest = json.loads((folder / "run" / "manifest.json").read_text())
@@ -137,7 +145,7 @@ def test_a_route_that_leaves_elsewhere_is_refused(told: Told) -> None:
     """Status 1 and one line, which names the interface and what to do."""
     status, said = told.refused
     assert status == 1
-    assert "--interface wifi0: this host's route to 10.0.0.1 leaves by eth0; --pin-route pins it to wifi0" in said
+    assert "--interface wwan0: this host's route to 10.0.1.1 leaves by wifi0; --pin-route pins it to wwan0" in said
     assert said.count("\n") == 1
 
 
@@ -158,7 +166,7 @@ def test_the_check_finds_the_host_ready(told: Told) -> None:
         assert f"10.0.0.1 via {gateway}" in findings[f"route by {interface}"]["said"]
         assert findings[f"server over {interface}"]["said"] == "answers without TLS"
         assert findings[f"path MTU by {interface}"]["status"] in {"ok", "not here"}
-    assert findings["admission"]["said"] == "run run, 1 clients"
+    assert findings["admission"]["said"] == "run run, 2 clients"
     assert "flwr 1.41.0 on both" in findings["versions"]["said"]
 
 
@@ -173,23 +181,26 @@ def test_a_clock_that_is_two_days_behind_is_a_warning(told: Told) -> None:
 
 
 def test_the_run_goes_over_the_pinned_route(told: Told) -> None:
-    """It is complete, nothing is marked, and the manifest has the route."""
-    assert told.client[0] == 0, told.client[1]
+    """Two clients of one host, each over its own; it is complete, nothing is marked, and the manifest has the routes."""
+    assert [status for status, _ in told.clients] == [0, 0], told.clients
     assert told.manifest["status"] == "complete"
     assert "marks" not in told.manifest
-    path = told.manifest["hosts"]["pi-0"]["path"]
-    assert path["pinned"] is True
-    assert path["routes"] == [{"address": "10.0.0.1", "gateway": "10.0.1.1", "source": "10.0.1.2"}]
-    assert path["mismatch"] is None
+    for number, interface in enumerate(INTERFACES, start=1):
+        path = told.manifest["hosts"][f"pi-{number - 1}"]["path"]
+        assert (path["interface"], path["pinned"], path["mismatch"]) == (interface, True, None)
+        assert path["routes"] == [{"address": "10.0.0.1", "gateway": f"10.0.{number}.1", "source": f"10.0.{number}.2"}]
 
 
 def test_other_interfaces_carry_less_than_one_percent(told: Told) -> None:
-    """By the kernel's counters, of a client that sent two models of 2.9 MB by wifi0; the manifest says the same."""
-    assert told.sent["wifi0"] > 2 * 4 * PARAMETERS
-    assert max(told.sent["eth0"], told.sent["wwan0"]) < 0.01 * told.sent["wifi0"]
-    counted = told.manifest["hosts"]["pi-0"]["path"]["interfaces"]
-    assert counted["wifi0"]["sent_bytes"] == pytest.approx(told.sent["wifi0"], rel=0.02)
-    assert max(counted[name]["sent_bytes"] for name in ("eth0", "wwan0")) < 0.01 * counted["wifi0"]["sent_bytes"]
+    """By the kernel's counters: two models of 2.9 MB left by each client's interface; the manifest says the same."""
+    for number, interface in enumerate(INTERFACES):
+        assert told.sent[interface] > 2 * 4 * PARAMETERS
+        assert told.sent["eth0"] < 0.01 * told.sent[interface]
+        path = told.manifest["hosts"][f"pi-{number}"]["path"]
+        counted = path["interfaces"]
+        assert counted[interface]["sent_bytes"] == pytest.approx(told.sent[interface], rel=0.02)
+        assert path["sent_bytes"] == pytest.approx(told.sent[interface], rel=0.06)
+        assert counted["eth0"]["sent_bytes"] < 0.01 * counted[interface]["sent_bytes"]
 
 
 def test_the_baseline_comes_into_the_manifest_and_into_the_analysis(told: Told) -> None:
