@@ -20,11 +20,14 @@ can_make_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 [ -f "$constraints" ] ||
     die "$constraints: no such file; tested are x86-64 and a 64-bit Raspberry Pi; name a file: make env CONSTRAINTS=FILE"
 
-# What the system has to bring: venv for Python; ip and tc for namespaces; wirefilter for emulated links.
+# What the system has to bring: venv for Python; ip and tc for namespaces; wirefilter for emulated links; ping and iperf3 to
+# find out what a link carries.
 missing=()
 can_make_venv || missing+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
 { command -v ip && command -v tc; } >/dev/null || missing+=(iproute2)
 command -v wirefilter >/dev/null || missing+=(vde2)
+command -v ping >/dev/null || missing+=(iputils-ping)
+command -v iperf3 >/dev/null || missing+=(iperf3)
 
 if [ ${#missing[@]} -gt 0 ]; then
     line="sudo apt-get update && sudo apt-get install ${missing[*]}"
@@ -38,7 +41,7 @@ if [ ${#missing[@]} -gt 0 ]; then
             "${apt[@]}" install --no-install-recommends "$package" </dev/null >/dev/null || say "$package could not be installed"
         done
     elif can_make_venv; then
-        say "missing, and no right to install it: ${missing[*]}; emulated links then have fewer backends; to install: $line"
+        say "missing, and no right to install it: ${missing[*]}; emulated links then have fewer backends, checks say less; to install: $line"
     fi
     can_make_venv || die "$python cannot make a virtual environment; run this, then try again: $line"
 fi

@@ -163,7 +163,7 @@ class ServerConnection:
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._http is not None:
-            self._count(self._http.sock)
+            self._count(self._socket)
             self._http.close()
             self._http = None
 
