@@ -8,6 +8,7 @@ from fltestbed.client.introduction import Introduction
 from fltestbed.errors import ServerNotTrusted, ServerRefused, ServerUnreachable, TestbedError
 from fltestbed.measure.host import package_versions, toolkit_versions
 
+PATIENCE_S = 2.0
 SAME_SECOND_S = 2.0
 """A Date header is told in whole seconds."""
 
@@ -20,7 +21,7 @@ def check_arrival(interface: str, introduction: Introduction) -> Generator[Said,
     """
     check = f"server over {interface}"
     try:
-        introduction.reach(0.0)
+        introduction.reach(PATIENCE_S)
     except ServerUnreachable as problem:
         yield error(check, str(problem), "start the server on its host: fltestbed server CONFIG; then check again")
         yield warning("versions", "not compared: no server answers", "check again when the server is up")

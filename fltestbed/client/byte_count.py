@@ -21,6 +21,8 @@ SHORTFALL = 0.06
 4.4%, Ethernet's own on a modem another 0.9% of full segments."""
 SURPLUS = 0.05
 """Part of the interface's bytes that may be somebody else's."""
+MOST_INTERFACES = 16
+MOST_NAMED = 3
 LOST_BYTES = 1 << 16
 OTHER_BYTES = 1 << 20
 """Whatever the parts are, this many missing or foreign bytes are of no consequence: ARP, a login by ssh."""
@@ -90,7 +92,7 @@ class ByteCount:
         -------
         dict
             `sent_bytes`, `received_bytes` of the client's sockets; `interfaces`, the same of each interface but the
-            loopback; `mismatch`, why the two do not go together, or None.
+            loopback, of the busiest where there are many; `mismatch`, why the two do not go together, or None.
         """
         carried = self.sockets.total()
         grown = {name: counted - self._before.get(name, Bytes()) for name, counted in _counters().items()}
@@ -99,7 +101,8 @@ class ByteCount:
         if self._interface != LOOPBACK:  # which carries what all processes of this host say to each other
             mismatch = find_mismatch(self._interface, carried, grown.get(self._interface, Bytes()), others)
         grown.pop(LOOPBACK, None)
-        interfaces = {name: counted.describe() for name, counted in sorted(grown.items())}
+        busiest = sorted(grown, key=lambda name: (name != self._interface, -abs(grown[name].sent), name))[:MOST_INTERFACES]
+        interfaces = {name: grown[name].describe() for name in sorted(busiest)}
         return carried.describe() | {"interfaces": interfaces, "mismatch": mismatch}
 
 
@@ -121,7 +124,7 @@ def find_mismatch(interface: str, carried: Bytes, counted: Bytes, others: dict[s
         if own - seen > max(SHORTFALL * own, LOST_BYTES):
             missing = (own - seen) * (1 - SHORTFALL) - LOST_BYTES
             elsewhere = [name for name, count in others.items() if getattr(count, direction) >= missing]
-            where = f"by {', '.join(elsewhere)}" if elsewhere else "another way"
+            where = f"by {', '.join(elsewhere[:MOST_NAMED])}" if elsewhere else "another way"
             return f"{direction} {own} bytes, but {interface} counted {max(seen, 0)}: the rest {verb} {where}"
         if seen - own > max(SURPLUS * seen, OTHER_BYTES):
             return (

@@ -39,6 +39,8 @@ LOCK = f"\0{NAME}s"
 LOCK_TIMEOUT_S = 5.0
 UNIX_SOCKETS = Path("/proc/thread-self/net/unix")
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+LACKING = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+"""A kernel without IPv6, or without policy rules, has no pins of that kind."""
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
 
 _numbers = itertools.count()
@@ -144,11 +146,16 @@ def _pins() -> set[tuple[int, str]]:
     found = set()
     with IPRoute() as ip:
         for family in FAMILIES:
-            for rule in ip.get_rules(family=family):
-                table, address = rule.get_attr("FRA_TABLE"), rule.get_attr("FRA_DST")
+            try:
+                rules, routes = list(ip.get_rules(family=family)), list(ip.get_routes(family=family))
+            except NetlinkError as error:
+                if error.code not in LACKING:
+                    raise
+                continue
+            for rule in rules:
                 if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule.get_attr("FRA_PRIORITY") == PRIORITY:
-                    found.add((table, address))
-            for route in ip.get_routes(family=family):
+                    found.add((rule.get_attr("FRA_TABLE"), rule.get_attr("FRA_DST")))
+            for route in routes:
                 if route["proto"] == PROTOCOL:
                     found.add((route.get_attr("RTA_TABLE"), route.get_attr("RTA_DST")))
     return {(table, address) for table, address in found if table and address and table >> 16 == TABLES}

@@ -34,6 +34,7 @@ def test_uplink_takes_what_the_link_takes(shaped_run: Run) -> None:
 def test_wire_bytes_agree_with_the_interface(shaped_run: Run) -> None:
     """Within 2% every byte that a client's interface counted, in either direction, belongs to a transfer on record."""
     counters = shaped_run.manifest.data["interface_counters"]
+    assert "marks" not in shaped_run.manifest.data
     transfers = shaped_run["transfers"]
     for client, counted in counters.items():
         own = transfers[transfers["client"] == client]

@@ -180,6 +180,7 @@ def test_they_took_part(secured: Secured) -> None:
     """The run is complete: two clients with wrong clocks, over TLS, each with its registered key."""
     assert secured.ended == {"server": 0, "client-0": 0, "client-1": 0}, secured.logs
     assert secured.manifest["status"] == "complete"
+    assert "marks" not in secured.manifest
     assert secured.manifest["security"]["registered_nodes"] == ["client-0", "client-1"]
     rows = (secured.folder / "run" / "phases.csv").read_text()
     assert all(f",{name}," in rows for name in ("client-0", "client-1"))
