@@ -39,7 +39,7 @@ def check_interface(name: str, interfaces: dict[str, dict[str, Any]]) -> Iterato
     if facts is None:
         yield error(check, "does not exist", f"this host has {', '.join(sorted(interfaces))}")
         return
-    if not facts["up"]:
+    if not facts.get("switched_on", True):
         yield error(check, "down", f"sudo ip link set {name} up")
         return
     if not facts.get("carrier", True) or facts.get("state") in NO_CARRIER:

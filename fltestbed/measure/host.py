@@ -17,6 +17,7 @@ from fltestbed import __version__
 from fltestbed.clock import Clock
 from fltestbed.measure.tcp import tcp_settings
 
+IFF_UP = 1  # linux/if.h
 OFFLOADS = ("tx-tcp-segmentation", "tx-generic-segmentation", "tx-udp-segmentation", "rx-gro")
 """Features that make one large frame of many, or many of one: with them, a packet in a capture is not one on the wire."""
 
@@ -189,6 +190,7 @@ def _links(unknown: dict[str, str]) -> dict[str, dict[str, Any]]:
             "kind": info.get_attr("IFLA_INFO_KIND") if info is not None else None,
             "qdisc": link.get_attr("IFLA_QDISC"),
             "queue_packets": link.get_attr("IFLA_TXQLEN"),
+            "switched_on": bool(link["flags"] & IFF_UP),
             "carrier": bool(link.get_attr("IFLA_CARRIER")),
             "state": str(link.get_attr("IFLA_OPERSTATE")).lower(),
         }

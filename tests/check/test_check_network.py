@@ -32,7 +32,7 @@ from fltestbed.measure.host import describe_host
 interfaces = describe_host(SYSTEM_CLOCK)["interfaces"]
 print(json.dumps({name: [asdict(each) for each in check_interface(name, interfaces)] for name in sys.argv[1:]}))
 """
-PORT = {"up": True, "state": "up", "addresses": ["10.0.0.2"], "speed_mbit": 1000, "duplex": "full", "mtu": 1500}
+PORT = {"state": "up", "addresses": ["10.0.0.2"], "speed_mbit": 1000, "duplex": "full", "mtu": 1500}
 
 
 @pytest.fixture
