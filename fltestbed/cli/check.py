@@ -52,9 +52,9 @@ def check(
 
     The status is 0 without errors, 1 with one. A client's host is compared with the server, which should be up.
 
-    Example, on the server's host: fltestbed check configs/paper.toml
+    Example: fltestbed check configs/paper.toml
 
-    Example, on a Pi: fltestbed check --server 10.0.0.1:9092 --interface eth0 --interface wwan0 --ca ca.crt --baseline
+    On a Pi: fltestbed check --server 10.0.0.1:9092 --interface eth0 --interface wwan0 --ca ca.crt --baseline
     """
     report = _of_client(server, interface or [], name, state, ca, key, pin_route, baseline) if server else None
     if report is None:

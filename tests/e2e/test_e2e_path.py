@@ -97,10 +97,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         refused = desk.client(1, "--server", "10.0.1.1:9092")
         killed = desk.client(0, "--pin-route", "--server", NOBODY)  # it goes on trying
         wait_until(lambda: networks.routing() != result.routing["before"] or killed.poll() is not None)
+        result.refused = end(refused)  # before the kill: whoever starts after it removes what is left
         killed.send_signal(signal.SIGKILL)
         end(killed)
         result.routing["killed"] = networks.routing()
-        result.refused = end(refused)
         _run(desk, result, server)
         result.routing["after"] = networks.routing()
     yield result
