@@ -9,7 +9,6 @@ from typing import Any
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from fltestbed import __version__
 from fltestbed.client.transport import CONNECT_HEADER, PREFIX, REPLY_TO_HEADER, Reply, ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
