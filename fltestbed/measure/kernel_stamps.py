@@ -101,6 +101,7 @@ class StampedSocket(socket.socket):
         self._is_on = on
         self._out_of_order, self._has_gap = out_of_order_packets(self), True
         self.first_ns = self.arrived_ns = None
+        self._first_left = self._last_left = None
         self._set(_RX_SOFTWARE if on else 0)
 
     def expect(self) -> None:
@@ -118,7 +119,7 @@ class StampedSocket(socket.socket):
 
     def stamp_sending(self, on: bool) -> None:
         """Let the kernel stamp what is sent from now on, or no longer."""
-        if on == self._stamps_sending:
+        if on == self._stamps_sending or not self._is_on:
             return
         self._stamps_sending = on
         # Numbers count from when they were asked for, so they stay on: those of one message have to be of one count.

@@ -160,7 +160,7 @@ CLOCK_SAMPLES_TABLE = Table(
         exchange which exchange: clock (made for the purpose), pull, push
         client_send_raw_ns client's clock when the request's first byte left the host (kernel's stamp; else it was about to be handed to the kernel)
         server_receive_raw_ns server's clock when its first byte reached the host (kernel's stamp; else its header was parsed)
-        server_send_raw_ns server's clock just before the answer was handed to the kernel
+        server_send_raw_ns server's clock when the answer's first byte left the host (kernel's stamp; else it was about to be handed to the kernel)
         client_receive_raw_ns client's clock when the answer's first byte reached the host (kernel's stamp; else its header was read)
         offset_ns middle estimate of server minus client clock
         half_width_ns half the round trip net of the server's processing: offset_ns is off by at most this

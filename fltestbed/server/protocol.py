@@ -26,6 +26,8 @@ class Connection:
         # asyncio hands out a wrapper of the socket that it reads from
         inner = getattr(sock, "_sock", sock)
         self._stamped = inner if isinstance(inner, StampedSocket) else None
+        self._sends_message = False
+        self._message_left_ns: int | None = None
         self.mark = tcp_snapshot(sock)
         """TCP_INFO when the connection was made, or when `set_mark` was last called."""
 
@@ -47,13 +49,18 @@ class Connection:
         if self._stamped is not None:
             self._stamped.expect()
 
-    def begin_sending(self) -> None:
-        """The next byte is the first of an answer; let the kernel stamp what is sent until `end_sending`."""
+    def begin_sending(self, *, is_message: bool) -> None:
+        """The next byte is the first of an answer, which carries a message or does not; let the kernel stamp what is sent
+        until `end_sending`.
+        """
+        if self._sends_message:
+            self._message_left_ns = self._left_ns()
+        self._sends_message = is_message
         if self._stamped is not None and self._stamped.fileno() >= 0:
             self._stamped.begin_sending()
 
     def end_sending(self) -> None:
-        """The answer has been received: let the kernel stamp no more of what is sent."""
+        """Let the kernel stamp no more of what is sent."""
         if self._stamped is not None and self._stamped.fileno() >= 0:
             self._stamped.stamp_sending(False)
 
@@ -74,7 +81,10 @@ class Connection:
 
     @property
     def left_ns(self) -> int | None:
-        """Raw clock when the last byte before `end_sending` left this host; None if the kernel does not say."""
+        """Raw clock when the last byte of the latest message left this host; None if the kernel does not say."""
+        return self._left_ns() if self._sends_message else self._message_left_ns
+
+    def _left_ns(self) -> int | None:
         return None if self._stamped is None or self._stamped.fileno() < 0 else self._stamped.left_ns()
 
     @property

@@ -29,8 +29,9 @@ from starlette.types import Receive, Scope, Send
 from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, START_BYTES
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, Piece, encode_head
+from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, encode_head
 from fltestbed.flower.superlink import Superlink
+from fltestbed.server.answers import StampedAnswer
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.late_facts import read_late_facts
@@ -126,7 +127,7 @@ class Routes:
 
     async def _clock_exchange(self, request: Request, _node_id: int) -> Response:
         await _json(request)
-        return JSONResponse(self._server_stamps(request))
+        return StampedAnswer({}, self._clock)
 
     async def _join(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
@@ -149,7 +150,7 @@ class Routes:
     async def _wait(self, request: Request, node_id: int) -> Response:
         self._take_late(self._roster[node_id], await _json(request), request.scope["fltestbed.receive_ns"])
         if await self._exchange.wait_for(node_id, self._roster.hold_s):
-            return JSONResponse({"ready": True, "measured": self._log.is_measuring, **self._server_stamps(request)})
+            return StampedAnswer({"ready": True, "measured": self._log.is_measuring}, self._clock)
         return JSONResponse({"finished": True}) if self._exchange.finished.is_set() else Response(status_code=204)
 
     async def _push(self, request: Request, node_id: int) -> Response:
@@ -184,19 +185,19 @@ class Routes:
             return _refusal(
                 409, "the reply was refused: its message is unknown, expired, another node's or answered already"
             )
-        return JSONResponse(self._server_stamps(request) | {"server_end_raw_ns": end_ns})
+        return StampedAnswer({"server_end_raw_ns": end_ns}, self._clock)
 
     async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int]:
         """Decode the request's body while it comes; also the client's stamp behind it, and when its last byte arrived."""
         decoder, refusal, tail = Decoder(), None, b""
+        left = _announced(request) - START_BYTES
         async for chunk in _chunks(request, self._roster.largest_message_bytes):
-            pieces: list[Piece] = [tail, chunk] if len(chunk) >= START_BYTES else [tail + chunk]
-            tail = bytes(pieces[-1][-START_BYTES:])
-            pieces[-1] = memoryview(pieces[-1])[: -len(tail)]
+            part = chunk[: max(left, 0)]
+            tail += chunk[len(part) :]
+            left -= len(part)
             if refusal is None:
                 try:
-                    for piece in pieces:
-                        decoder.feed(piece)
+                    decoder.feed(part)
                 except BundleError as error:
                     refusal = error  # told when the client listens: it sends to the end first
         end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
@@ -245,12 +246,6 @@ class Routes:
             if late.path.mismatch is not None:
                 self._roster.manifest.mark(f"{client.name}: {late.path.mismatch}")
 
-    def _server_stamps(self, request: Request) -> dict[str, int]:
-        return {
-            "server_receive_raw_ns": request.scope["fltestbed.receive_ns"],
-            "server_send_raw_ns": self._clock.raw_ns(),
-        }
-
 
 class _Downlink(Response):
     """The response that carries a message, stamped around its first and last byte."""
@@ -275,16 +270,17 @@ class _Downlink(Response):
         connection.switch(is_measured)
         if is_measured:
             connection.set_mark()
-            connection.begin_sending()
+            connection.begin_sending(is_message=True)
         # Where the kernel gives none this stamp counts: nothing that takes time may stand between it and the first write.
         start_ns = routes._clock.raw_ns()
-        stamps = {"server_receive_raw_ns": scope["fltestbed.receive_ns"], "server_send_raw_ns": start_ns}
-        head = encode_head(of_the_message | stamps, len(bundle.messages))
+        known_first = {**of_the_message, "server_receive_raw_ns": scope["fltestbed.receive_ns"]}
+        head = encode_head(known_first | {"server_send_raw_ns": start_ns}, len(bundle.messages))
         length = str(len(head) + payload_bytes).encode()
         headers = [(b"content-type", b"application/octet-stream"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": head, "more_body": True})
         start_ns = connection.began_ns or start_ns
+        exact = encode_head(known_first | {"server_send_raw_ns": start_ns}, len(bundle.messages))
+        await send({"type": "http.response.body", "body": exact if len(exact) == len(head) else head, "more_body": True})
         task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
         for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -313,12 +309,17 @@ def _refusal(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status_code=status)
 
 
-async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The request's body as it comes, exactly as much as is announced."""
+def _announced(request: Request) -> int:
+    """Bytes of a request's body, as its header says."""
     try:
-        announced = int(request.headers["content-length"])
+        return int(request.headers["content-length"])
     except (KeyError, ValueError) as error:
         raise BundleError("the request does not say its content-length") from error
+
+
+async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The request's body as it comes, exactly as much as is announced."""
+    announced = _announced(request)
     if announced > limit:
         raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
     came = 0
