@@ -22,7 +22,6 @@ from analysis.asymmetry import asymmetry_of
 from analysis.derive import derive
 from analysis.load import Run, load_run
 from analysis.mapping import STAMPS, fit
-from fltestbed.bench.capture import HttpMessage
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.bench.place import CONGESTION_CONTROL
@@ -37,6 +36,8 @@ from fltestbed.measure.mapping import DRIFT_BOUND_PPM, ClockSample
 ROUNDS = 8
 PAUSE_S = 2.0
 TRUTH_NS = 2_000
+STAMP_BAR_NS = 2_000_000
+"""A packet that is further from a stamp is not the one that it stands for."""
 ALLOWANCE_MS = 1.0
 TIGHTER_BAR = 10.0
 SERVER_PORT = 9092
@@ -205,27 +206,17 @@ def judge_asymmetry(recorded: Run, witnessed: Witnessed, client: str, where: str
 
 def _one_way_ns(witnessed: Witnessed, client: str, sample: ClockSample) -> tuple[int, int] | None:
     """How long the first packets of an exchange's request and response were under way; None if they are not found."""
+    address = witnessed.addresses[client]
     ways = []
     for moment, from_client in ((sample.client_send_raw_ns, True), (sample.server_send_raw_ns, False)):
         near, far = (
-            (witnessed.at_client[client], witnessed.at_server)
-            if from_client
-            else (witnessed.at_server, witnessed.at_client[client])
+            [message for message in messages if (message.sender if from_client else message.receiver)[0] == address]
+            for messages in (witnessed.at_client[client], witnessed.at_server)[:: 1 if from_client else -1]
         )
-        left = _first_after(near, witnessed.addresses[client], from_client, moment)
-        arrived = _first_after(far, witnessed.addresses[client], from_client, left.first_ns) if left is not None else None
-        if left is None or arrived is None or left.receiver != arrived.receiver or left.sender != arrived.sender:
+        left = min(near, key=lambda message: abs(message.first_ns - moment), default=None)
+        ends = None if left is None else (left.sender, left.receiver)
+        arrived = [m for m in far if left is not None and (m.sender, m.receiver) == ends and m.first_ns >= left.first_ns]
+        if left is None or not arrived or abs(left.first_ns - moment) > STAMP_BAR_NS:
             return None
-        ways.append(arrived.first_ns - left.first_ns)
+        ways.append(arrived[0].first_ns - left.first_ns)
     return ways[0], ways[1]
-
-
-def _first_after(messages: list[HttpMessage], client: str, from_client: bool, moment_ns: int) -> HttpMessage | None:
-    return next(
-        (
-            message
-            for message in messages
-            if (message.sender if from_client else message.receiver)[0] == client and message.first_ns >= moment_ns
-        ),
-        None,
-    )
