@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from fltestbed.client.patience import CONNECT_S, StallGuard
 from fltestbed.client.tls_socket import TlsSocket
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
@@ -34,9 +35,30 @@ from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestio
 PREFIX = "/v1/fltestbed/client/"
 CONNECT_HEADER = "x-fltestbed-connect-ns"
 REPLY_TO_HEADER = "x-fltestbed-reply-to"
+ATTEMPT_HEADER = "x-fltestbed-attempt"
+FIRST_SEND_HEADER = "x-fltestbed-first-send-raw-ns"
 STAMPED_BYTES = 64
 START_BYTES = 8
 """Of `send_ns` at the end of a body, big-endian: it is not known before the body is under way."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A request that got no answer.
+
+    Attributes
+    ----------
+    start_ns : int or None
+        When it began to be sent; None if no connection stood.
+    end_ns : int
+        When it was given up.
+    reason : str
+        The symptom.
+    """
+
+    start_ns: int | None
+    end_ns: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,9 @@ class ServerConnection:
         self._http: http.client.HTTPConnection | None = None
         self.send_ns = 0
         """`send_ns` of the latest request as far as it came, whether it was answered or not."""
+        self.broken: Broken | None = None
+        """The latest request that got no answer."""
+        self._guard = StallGuard()
         self.is_measured = True
         """Off, the kernel stamps nothing, no TCP_INFO is read and no stamp is told."""
         self.congestion_control = ""
@@ -104,11 +129,14 @@ class ServerConnection:
 
     def date(self, timeout_s: float) -> str:
         """The server's Date header: shows that it is there, and what time it thinks it is."""
-        connection = self._connect(timeout_s)
-        connection.request("GET", "/health")
-        response = connection.getresponse()
-        response.read()
-        return response.getheader("date", "")
+        try:
+            connection = self._connect(timeout_s)
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            response.read()
+            return response.getheader("date", "")
+        finally:
+            self._guard.end()
 
     def post(
         self,
@@ -137,11 +165,16 @@ class ServerConnection:
         OSError, http.client.HTTPException
             The connection broke; it is closed, and the next request opens another.
         """
+        before_ns = self.send_ns
         try:
             return self._exchange(path, body, timeout_s, headers or {}, tells_start)
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
             self.close()
+            start_ns = self.send_ns if self.send_ns != before_ns else None
+            self.broken = Broken(start_ns, self._clock.raw_ns(), self._guard.reason or str(error) or type(error).__name__)
             raise
+        finally:
+            self._guard.end()
 
     def post_json(self, path: str, facts: dict[str, Any], timeout_s: float = 30.0) -> Reply:
         """Send a JSON object; an answer that is not 2xx is raised.
@@ -174,6 +207,8 @@ class ServerConnection:
             connection.connect()
             self._http = connection
         self._http.sock.settimeout(timeout_s)
+        if self._socket is not None:
+            self._guard.begin(self._socket)
         return self._http
 
     @property
@@ -208,11 +243,12 @@ class ServerConnection:
         for family, kind, number, _name, target in socket.getaddrinfo(self._host, address[1], type=socket.SOCK_STREAM):
             sock = StampedSocket(family, kind, number, clock=self._clock)
             try:
-                sock.settimeout(timeout)
+                sock.settimeout(min(timeout, CONNECT_S))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
                 if self.congestion_control:
                     set_congestion_control(sock, self.congestion_control)
                 sock.connect(target)
+                sock.settimeout(timeout)
             except OSError as error:
                 sock.close()
                 problem = error

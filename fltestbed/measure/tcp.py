@@ -76,13 +76,20 @@ class TcpSnapshot:
     rto_s: float
 
 
-def tcp_snapshot(sock: socket.socket) -> TcpSnapshot | None:
-    """Read TCP_INFO of a connected socket; None if it is closed already."""
+def tcp_info(sock: socket.socket) -> _TcpInfo | None:
+    """The kernel's own structure, of a connected socket; None if it is closed already."""
     try:
         raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ctypes.sizeof(_TcpInfo))
     except OSError:
         return None
-    info = _TcpInfo.from_buffer_copy(raw.ljust(ctypes.sizeof(_TcpInfo), b"\0"))
+    return _TcpInfo.from_buffer_copy(raw.ljust(ctypes.sizeof(_TcpInfo), b"\0"))
+
+
+def tcp_snapshot(sock: socket.socket) -> TcpSnapshot | None:
+    """Read TCP_INFO of a connected socket; None if it is closed already."""
+    info = tcp_info(sock)
+    if info is None:
+        return None
     ip_header = _IPV6_HEADER_BYTES if _is_ipv6(sock) else _IPV4_HEADER_BYTES
     tcp_header = _TCP_HEADER_BYTES + (_TCP_TIMESTAMP_BYTES if info.options & _TIMESTAMPS_OPTION else 0)
     headers = ETHERNET_HEADER_BYTES + ip_header + tcp_header
