@@ -15,7 +15,15 @@ from typing import Protocol
 
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Result
-from fltestbed.client.transport import REPLY_TO_HEADER, Reply, ServerConnection, refuse
+from fltestbed.client.transport import (
+    ATTEMPT_HEADER,
+    FIRST_SEND_HEADER,
+    REPLY_TO_HEADER,
+    Broken,
+    Reply,
+    ServerConnection,
+    refuse,
+)
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerUnreachable
 from fltestbed.flower.bundle import decode, encode_head, read_prologue
@@ -59,12 +67,26 @@ class Carrier(Protocol):
 
 
 class PatientConnection:
-    """A connection that tries again when it breaks, for `timeout_s` seconds."""
+    """A connection that tries again when it breaks.
 
-    def __init__(self, server: str, connection: ServerConnection, timeout_s: float) -> None:
+    Parameters
+    ----------
+    server : str
+        host:port.
+    connection : ServerConnection
+    timeout_s : float
+        For how long, where the server's host answers that there is no server.
+    patience_s : float
+        For how long where nobody answers, as when the link is down.
+    """
+
+    def __init__(self, server: str, connection: ServerConnection, timeout_s: float, patience_s: float = 0.0) -> None:
         self._server = server
         self._connection = connection
         self._timeout_s = timeout_s
+        self._patience_s = max(timeout_s, patience_s)
+        self.broken: list[Broken] = []
+        """Attempts of the latest request that failed after they had begun to be sent."""
 
     def post(
         self,
@@ -77,22 +99,42 @@ class PatientConnection:
     ) -> Reply:
         """Send a request and read its answer; its parameters are those of `ServerConnection.post`.
 
+        Its headers say which attempt it is, and when the first one began.
+
         Raises
         ------
         ServerUnreachable
             The server was gone for too long.
         """
-        deadline = time.monotonic() + self._timeout_s
+        start = time.monotonic()
+        self.broken, failures = [], 0
         while True:
             try:
-                return self._connection.post(path, body, silence_s, headers, tells_start=tells_start)
+                fields = {**(headers or {}), **self._attempt()}
+                reply = self._connection.post(path, body, silence_s, fields, tells_start=tells_start)
             except (OSError, http.client.HTTPException) as error:
-                if time.monotonic() >= deadline:
+                broken = self._connection.broken
+                if broken is not None and broken.start_ns is not None:
+                    self.broken.append(broken)
+                patience_s = self._timeout_s if isinstance(error, ConnectionRefusedError) else self._patience_s
+                reason = broken.reason if broken is not None else str(error)
+                if time.monotonic() >= start + patience_s:
                     raise ServerUnreachable(
-                        f"{self._server}: the server has been gone for {self._timeout_s:g} s (during {path}: {error})"
+                        f"{self._server}: the server has been gone for {patience_s:g} s (during {path}: {reason})"
                     ) from error
-                log.warning("%s: %s failed: %s; trying again", self._server, path, error)
+                failures += 1
+                if failures == 1:
+                    log.warning("%s: %s failed: %s; trying again for %g s", self._server, path, reason, patience_s)
                 time.sleep(RETRY_INTERVAL_S)
+            else:
+                if failures:
+                    log.warning("%s: %s went through after %.1f s", self._server, path, time.monotonic() - start)
+                return reply
+
+    def _attempt(self) -> dict[str, str]:
+        if not self.broken:
+            return {}
+        return {ATTEMPT_HEADER: str(len(self.broken) + 1), FIRST_SEND_HEADER: str(self.broken[0].start_ns)}
 
     @property
     def send_ns(self) -> int:
@@ -134,7 +176,7 @@ class BundleCarrier:
         self._late = late
         self._hold_s = hold_s
         self._deadline_s = deadline_s
-        self._holds = False
+        self._holds = ""
 
     def receive(self) -> Parcel | None:
         """Pull the next message; None when the run is over."""
@@ -142,17 +184,16 @@ class BundleCarrier:
             facts = {"holds": self._holds, **self._late.take()}
             reply = self._connection.post("pull", [json.dumps(facts).encode()], self._hold_s + SILENCE_S)
             refuse(reply)
-            self._holds = False
             if reply.status == http.client.NO_CONTENT:
                 continue
             if reply.body[:1] == b"{":
                 return None
-            self._holds = True
             self._switch(bool(read_prologue(reply.body).get("measured", True)))
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
+        self._holds = result.message_id
         prologue = read_prologue(parcel.data)
         if parcel.pulled is not None:
             self._late.clock_sample("pull", parcel.pulled, prologue)
@@ -169,7 +210,9 @@ class BundleCarrier:
         except BaseException:  # also when this process is told to end: the server may never hear of it
             self._late.keep_reply(kept | {"send_raw_ns": self._connection.send_ns})
             raise
-        sent = {"send_raw_ns": pushed.send_ns, "connect_ns": pushed.connect_ns}
+        sent: dict[str, int | None] = {"send_raw_ns": pushed.send_ns, "connect_ns": pushed.connect_ns}
+        if self._connection.broken:
+            sent["first_send_raw_ns"] = self._connection.broken[0].start_ns
         if pushed.status == http.client.CONFLICT:
             log.warning("%s", pushed.data.get("error"))
             self._late.keep_reply(kept | sent)
@@ -177,6 +220,7 @@ class BundleCarrier:
         refuse(pushed)
         self._late.keep_reply(kept | sent | {"server_end_raw_ns": pushed.data["server_end_raw_ns"]})
         self._late.clock_sample("push", pushed, pushed.data)
+        self._late.broken_uplinks(result.message_id, self._connection.broken)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
 
 

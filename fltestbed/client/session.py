@@ -39,7 +39,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.flower.quantisation import Codec
-from fltestbed.measure.host import describe_host
+from fltestbed.measure.host import boot_id, describe_host
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.stamping import StampError
 from fltestbed.security.trust import ServerTrust
@@ -128,6 +128,7 @@ class Session:
             )
         connection.congestion_control = hello["congestion_control"]
         connection.close()  # the next one has the congestion control of the run
+        node.patience_s = float(hello.get("patience_s", 0.0))
         node.come_online(int(hello["node_id"]))
         try:
             with tempfile.TemporaryDirectory(prefix="fltestbed-client-") as home:
@@ -181,6 +182,8 @@ class _Work:
         self._trust = trust
         self._hold_s = float(hello["hold_s"])
         self._deadline_s = float(hello["deadline_s"])
+        self._patience_s = float(hello.get("patience_s", 0.0))
+        self._trainer_limit_s = float(hello.get("trainer_limit_s", self._deadline_s))
         self._transport = hello["transport"]
         self._clock_interval_s = float(hello["clock_interval_s"])
         self._is_measured = bool(hello.get("measured", True))
@@ -220,7 +223,7 @@ class _Work:
             trainer.wait_ready()
             self._join()
             keep_what_is_there()
-            patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
+            patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s, self._patience_s)
             carrier = self._carrier(patient)
             while (parcel := carrier.receive()) is not None:
                 trainer = self._answer(trainer, carrier, parcel)
@@ -277,7 +280,7 @@ class _Work:
         facts = {
             "name": session.name, "link": session.link, "interface": session.interface, "partition": session.partition,
             "clock_interface": session.clock_interface, "host": host,
-            "wall_offset_s": self._key.wall_offset_s,
+            "wall_offset_s": self._key.wall_offset_s, "boot": boot_id(),
         }  # fmt: skip
         self._connection.post_json("join", facts | self._late.take())
         log.info("%s joined %s over %s", session.name, session.server, session.interface)
@@ -288,7 +291,7 @@ class _Work:
             result = trainer.work(
                 parcel.data,
                 self._key.wall_offset_s,
-                self._deadline_s,
+                self._trainer_limit_s,
                 self._keep_warm,
                 self._keep_warm_s or math.inf,
                 self._late.is_on,
@@ -296,10 +299,11 @@ class _Work:
         except TrainerFailed as failure:
             log.warning("%s: %s", self._session.name, failure)
             trainer.kill()
-            result = self._error_reply(parcel, str(failure))
             trainer = self._start_trainer()
+            carrier.send(parcel, self._error_reply(parcel, str(failure)))
             trainer.wait_ready()
-        carrier.send(parcel, result)
+        else:
+            carrier.send(parcel, result)
         return trainer
 
     def _keep_warm(self) -> None:

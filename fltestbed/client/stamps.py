@@ -1,10 +1,10 @@
 """A client's own part of clock samples and transfers, gathered until the next request takes it to the server."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from fltestbed.client.transport import Reply
+from fltestbed.client.transport import Broken, Reply
 from fltestbed.measure.tcp import sender_columns, tcp_settings
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class LateStamps:
         self._restarts = tcp_settings()["idle_restart"]
         self._replies: list[dict[str, Any]] = []
         self._transfers: list[dict[str, Any]] = []
+        self._attempts: dict[str, int] = {}
         self._samples: deque[dict[str, Any]] = deque()
         self._readings: dict[str, deque[dict[str, Any]]] = {"system": deque(), "radio": deque()}
         self._probes: deque[tuple[str, dict[str, Any]]] = deque()
@@ -108,7 +109,19 @@ class LateStamps:
         if pushed.before is not None and pushed.after is not None:
             columns = sender_columns(pushed.before, pushed.after, self._restarts)
             row["tcp"] = columns | {"congestion_control": congestion_control}
+        row["attempt"] = self._attempts.pop(message_id, 0) + 1
         self._transfers.append(row)
+
+    def broken_uplinks(self, message_id: str, attempts: Sequence[Broken]) -> None:
+        """Attempts to send a reply have failed before the one that went."""
+        if not self.is_on or not attempts:
+            return
+        self._attempts[message_id] = len(attempts)
+        for number, broken in enumerate(attempts, 1):
+            self._transfers.append({
+                "message_id": message_id, "direction": "uplink", "attempt": number, "failure": broken.reason[:300],
+                "client_start_raw_ns": broken.start_ns, "client_end_raw_ns": broken.end_ns, "new_connection": number > 1,
+            })  # fmt: skip
 
 
 def _transfer(message_id: str, direction: str, reply: Reply) -> dict[str, Any]:

@@ -165,6 +165,8 @@ class Trainer:
         status = self._process.returncode
         if status is None:
             return "the trainer closed its pipe"
+        if status == -signal.SIGKILL:
+            return "the trainer was killed by SIGKILL, probably because the host ran out of memory (see dmesg)"
         if status < 0:
             return f"the trainer was killed by {signal.Signals(-status).name}"
         return f"the trainer ended with status {status}"

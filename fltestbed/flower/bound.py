@@ -9,6 +9,8 @@ import httpx
 from httpcore._backends.sync import SyncStream
 
 KEEP_ALIVE_S = 3600.0
+USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000)
+"""A connection on which nothing sent has been acknowledged for so many ms breaks, which TCP alone would do after minutes."""
 CountSocket = Callable[[socket.socket | None], None]
 
 
@@ -45,6 +47,7 @@ class BoundBackend(httpcore.SyncBackend):
                 sock.settimeout(timeout)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(*USER_TIMEOUT)
                 sock.connect(target)
             except OSError as error:
                 sock.close()

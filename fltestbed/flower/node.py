@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import os
 import ssl
+import time
 import weakref
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
@@ -45,6 +47,11 @@ from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.objects import object_ids
 from fltestbed.security import files, node_keys
 
+R = TypeVar("R")
+A = TypeVar("A")
+
+CONNECT_S = 2.0
+RETRY_S = 0.5
 
 class NodeKey:
     """The key by which the server knows a node again, kept in a file that nobody else can read.
@@ -132,6 +139,8 @@ class FleetNode:
         Sockets are bound to it: what they send leaves there or not at all.
     count : callable (socket) -> None
         Shown the socket of each answer.
+    patience_s : float
+        How long a request of a transfer that gets no answer is sent again; Flower takes each object as often as it comes.
     """
 
     def __init__(
@@ -141,8 +150,10 @@ class FleetNode:
         tls: ssl.SSLContext | None,
         interface: str,
         count: CountSocket = lambda _: None,
+        patience_s: float = 0.0,
     ) -> None:
         self._server = server
+        self.patience_s = patience_s
         self._key = key
         self._client = FleetHttpClient(
             base_url=f"{'http' if tls is None else 'https'}://{server}",
@@ -150,7 +161,8 @@ class FleetNode:
             verify=tls or True,
         )
         # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
-        self._client._client = bound_client(self._client._client.timeout, tls, interface, count)
+        timeout = httpx.Timeout(self._client._client.timeout.read, connect=CONNECT_S)
+        self._client._client = bound_client(timeout, tls, interface, count)
         self._heartbeat: HeartbeatSender | None = None
         self.node_id = 0
 
@@ -193,11 +205,10 @@ class FleetNode:
         """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation."""
         node = Node(node_id=self.node_id)
         with self._errors("pull an object"):
-            pull = make_pull_object_fn_protobuf(self._client.PullObject, node, run_id)
+            pull = make_pull_object_fn_protobuf(self._patiently(self._client.PullObject), node, run_id)
             objects = pull_objects(object_ids([message[1]]), pull)
-            make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, run_id)(
-                message[1].object_id
-            )
+            confirm = self._patiently(self._client.ConfirmMessageReceived)
+            make_confirm_message_received_fn_protobuf(confirm, node, run_id)(message[1].object_id)
         return Bundle({}, (message,), objects)
 
     def push_reply(self, run_id: int, bundle: Bundle) -> None:
@@ -205,15 +216,32 @@ class FleetNode:
         node = Node(node_id=self.node_id)
         proto, tree = bundle.messages[0]
         with self._errors("push a reply"):
-            answer = self._client.PushMessages(
+            answer = self._patiently(self._client.PushMessages)(
                 PushMessagesRequest(node=node, messages_list=[proto], message_object_trees=[tree])
             )
             wanted = set(answer.objects_to_push)
             contents = [
                 (identifier, bytes(bundle.objects[identifier])) for identifier in object_ids([tree]) if identifier in wanted
             ]
-            push = make_push_object_fn_protobuf(self._client.PushObject, node, run_id, answer.session_id)
+            push = make_push_object_fn_protobuf(
+                self._patiently(self._client.PushObject), node, run_id, answer.session_id
+            )  # fmt: skip
             push_object_contents_from_iterable(contents, push)
+
+    def _patiently(self, call: Callable[[R], A]) -> Callable[[R], A]:
+        """The same call, made again when its connection breaks, as after an outage."""
+
+        def called(request: R) -> A:
+            end = time.monotonic() + self.patience_s
+            while True:
+                try:
+                    return call(request)
+                except httpx.TransportError:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(RETRY_S)
+
+        return called
 
     def leave(self) -> None:
         """Stop the heartbeat and go offline; the key stays registered. A server that is gone does not matter."""

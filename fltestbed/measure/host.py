@@ -50,6 +50,14 @@ class _Files:
         return None
 
 
+def boot_id() -> str:
+    """Name that the kernel gives to the time since the host was started; empty where it gives none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def describe_host(clock: Clock, root: Path = Path("/")) -> dict[str, Any]:
     """Describe this host.
 

@@ -173,8 +173,11 @@ def _key(table: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
     if table == "phases.csv":
         return row["client"], row["message_id"], row["phase"], own("start"), own("end")
+    if table == "transfers.csv":
+        # A client knows the number of its attempts to send, and not which attempt of the server's it read.
+        counted = row["direction"] == "uplink" or row["status"] == "failed"
+        return row["client"], row["message_id"], row["direction"], str(row["attempt"]) if counted else ""
     columns = {
-        "transfers.csv": ("client", "message_id", "direction"),
         "clock_samples.csv": ("client", "interface", "client_send_raw_ns"),
         "clock.csv": ("client", "interface", "client_raw_ns"),
         "radio.csv": ("host", "interface", "technology", "raw_ns"),
@@ -219,7 +222,7 @@ def _take(file: Path, record: _Record, manifest: Mapping[str, Any]) -> Collected
         for transfer in late.transfers:
             if (task := tasks.get(transfer.message_id)) is not None:
                 start_ns = task.downlink_start_ns if transfer.direction == "downlink" else None
-                transfers.expected(task, transfer.direction, start_ns, head["transport"])
+                transfers.expected(task, transfer.direction, start_ns, head["transport"], transfer.attempt)
                 transfers.client_told(client, transfer)
     for table, cells in rows.rows:
         _add(record, table, cells, found)

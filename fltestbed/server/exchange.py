@@ -87,12 +87,12 @@ class Exchange:
                 return None
         return None
 
-    def confirm(self, node_id: int) -> None:
-        """The node holds the message that it was given."""
-        bundle = self._unconfirmed.pop(node_id, None)
-        if bundle is not None:
-            for message, _ in bundle.messages:
-                self._superlink.confirm(message.metadata.message_id)
+    def confirm(self, node_id: int, message_id: str) -> None:
+        """The node holds a message that it was given. It may be told late, when another one is on its way already."""
+        bundle = self._unconfirmed.get(node_id)
+        if bundle is not None and bundle.messages[0][0].metadata.message_id == message_id:
+            del self._unconfirmed[node_id]
+            self._superlink.confirm(message_id)
 
     def accept(self, bundle: Bundle) -> bool:
         """Store the reply of a node, whose hashes have been checked; False if Flower refuses it."""
@@ -152,6 +152,11 @@ class Exchange:
             self._complete.pop(message_id, None)
             self._under_way.discard(message_id)
         self._superlink.delete(message_ids, run_id)
+
+    def expire(self, message_id: str, run_id: int) -> None:
+        """The reply to a message has not come in time: give it up; who waits for it gets an error reply of Flower's."""
+        self.give_up([message_id], run_id)
+        self._reply_stored.set()
 
     def forget(self, bundle: Bundle) -> None:
         """The ServerApp holds these replies: free them."""

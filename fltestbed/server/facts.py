@@ -83,6 +83,9 @@ class TransferFacts(Facts):
     new_connection: bool
     connect_s: Seconds | None = None
     tcp: TcpFacts | None = None
+    attempt: Annotated[int, Field(ge=1, lt=1 << 31)] = 1
+    failure: Text | None = None
+    """Why the attempt failed; None if it did not."""
 
 
 class _Reply(Facts):
@@ -91,6 +94,7 @@ class _Reply(Facts):
     returned_raw_ns: Nanoseconds
     send_raw_ns: Nanoseconds
     connect_ns: Nanoseconds = 0
+    first_send_raw_ns: Nanoseconds | None = None
     spans: Annotated[tuple[SpanFacts, ...], Field(max_length=100)] = ()
 
 
@@ -242,7 +246,9 @@ def in_order(reply: _Reply, error: str | None) -> ReplyFacts:
     ------
     FactsError
     """
-    order = (reply.downlink_end_raw_ns, reply.called_raw_ns, reply.returned_raw_ns, reply.send_raw_ns - reply.connect_ns)
+    connected_ns = reply.send_raw_ns - reply.connect_ns
+    first_ns = connected_ns if reply.first_send_raw_ns is None else reply.first_send_raw_ns
+    order = (reply.downlink_end_raw_ns, reply.called_raw_ns, reply.returned_raw_ns, first_ns, connected_ns)
     inside = all(
         reply.called_raw_ns <= span.start_raw_ns <= span.end_raw_ns <= reply.returned_raw_ns for span in reply.spans
     )
@@ -257,6 +263,7 @@ def in_order(reply: _Reply, error: str | None) -> ReplyFacts:
         send_ns=reply.send_raw_ns,
         connect_ns=reply.connect_ns,
         error=error,
+        first_send_ns=reply.first_send_raw_ns,
     )
 
 
@@ -306,6 +313,21 @@ class GatheredMark(Facts):
     def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
         """Pass it on."""
         log.gathered(self.raw_ns)
+
+
+class AbandonedMark(Facts):
+    """A round had too few replies: the strategy got none of them."""
+
+    kind: Literal["abandoned"]
+    round: int
+    message_type: Name
+    replied: Count
+    minimum: Count
+    raw_ns: Nanoseconds
+
+    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
+        """Pass it on."""
+        log.absences.abandoned(self.round, self.message_type, self.raw_ns, self.replied, self.minimum)
 
 
 class MetricsMark(Facts):
@@ -362,7 +384,7 @@ class EndMark(Facts):
         log.end(self.raw_ns)
 
 
-Mark = RoundMark | StepMark | HeldMark | GatheredMark | MetricsMark | ModelMark | EndMark
+Mark = RoundMark | StepMark | HeldMark | GatheredMark | AbandonedMark | MetricsMark | ModelMark | EndMark
 _MARKS: TypeAdapter[list[Mark]] = TypeAdapter(list[Annotated[Mark, Field(discriminator="kind")]])
 
 

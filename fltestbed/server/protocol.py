@@ -4,13 +4,16 @@ An ASGI application sees requests, not connections. The stamps need both: TCP_IN
 congestion control and the kernel's stamps (`fltestbed.measure.kernel_stamps`).
 """
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
+from fltestbed.measure.tcp_path import STALL_S, PathState, abandon, path_state
 
 SCOPE_KEY = "fltestbed.connection"
 UNWRITTEN_BYTES = 64 << 10
@@ -30,10 +33,51 @@ class Connection:
         self._message_left_ns: int | None = None
         self.mark = tcp_snapshot(sock)
         """TCP_INFO when the connection was made, or when `set_mark` was last called."""
+        self.requests = 0
+        """How many requests of clients are under way."""
+        self.ended: str | None = None
+        """How the connection ended, in a few words; None while it stands."""
+        self.last_path: PathState | None = None
+        """The way to the other side when the connection ended."""
+        self.last_snapshot: TcpSnapshot | None = None
+        """TCP_INFO at that time."""
 
     def snapshot(self) -> TcpSnapshot | None:
         """TCP_INFO now; None when the connection is closed."""
         return tcp_snapshot(self._socket)
+
+    @property
+    def path(self) -> PathState | None:
+        """The way to the other side now, or when the connection ended."""
+        return self.last_path or path_state(self._socket)
+
+    def end(self, reason: str) -> None:
+        """The connection is no more; the first reason counts."""
+        if self.ended is None:
+            self.ended = reason
+            self.last_path, self.last_snapshot = path_state(self._socket), self.snapshot()
+
+    def abandon(self, reason: str) -> None:
+        """Give the connection up: what is still to be sent is not sent any more, and its request ends."""
+        self.end(reason)
+        abandon(getattr(self._socket, "_sock", self._socket))
+
+    def abandon_if_stalled(self) -> None:
+        """Give the connection up when the client's host acknowledges nothing: TCP alone may wait far longer than the outage,
+        and a client that is back finds out by its next probe and asks again.
+        """
+        path = None if self.ended is not None else path_state(self._socket)
+        if path is not None and path.is_stalled(STALL_S):
+            self.abandon(f"connection stalled: nothing acknowledged for {path.ack_silence_s:.1f} s")
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A request of a client is under way within the block."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
 
     def set_mark(self) -> None:
         """Remember TCP_INFO as it is now."""
@@ -107,6 +151,10 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
             self.connection = Connection(sock)
             self.connection.expect()  # with TLS there has been a handshake
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.connection.end(_how_it_ended(exc))
+            super().connection_lost(exc)
+
         def shutdown(self) -> None:
             super().shutdown()
             if self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is not None:
@@ -122,3 +170,13 @@ def protocol(algorithm: str) -> type[HttpToolsProtocol]:
             cast(dict[str, Any], self.scope)[SCOPE_KEY] = self.connection
 
     return Protocol
+
+
+def _how_it_ended(error: Exception | None) -> str:
+    if error is None:
+        return "connection closed by the client"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "connection reset by the client"
+    if isinstance(error, TimeoutError):
+        return "connection timed out"
+    return f"connection broken: {error}"

@@ -2,6 +2,9 @@
 
 The server's part is known when the exchange ends; the client's comes with its reply (downlink) or with the request after it
 (uplink). A row is written when both are there, or when the round is over and the client's part never came.
+
+An attempt that failed is a row of its own. Of a downlink it is written when the client asks again, by the server, which
+sent; of an uplink when the client tells of it, or, if it never does, by what the server saw of it.
 """
 
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from fltestbed.measure.tcp import TcpSnapshot, sender_columns, tcp_settings
 from fltestbed.server.facts import TransferFacts
 from fltestbed.server.plausibility import can_be
 from fltestbed.server.protocol import Connection
-from fltestbed.server.tasks import SERVER, Client, Task, WireBytes
+from fltestbed.server.tasks import SERVER, Client, Symptom, Task, WireBytes
 
 NEVER_CAME = "the client's stamps never came"
 """Detail of a row that the server had to write alone."""
@@ -35,14 +38,42 @@ class TransferLog:
         self._recorder = recorder
         self._restarts = tcp_settings()["idle_restart"]
         self._open: dict[tuple[str, str], _Open] = {}
+        self._broken: dict[tuple[str, int], dict[str, Value]] = {}
+        """Uplinks that broke, by message and attempt, until their client tells of them."""
 
     def downlink_sent(self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection) -> None:
         """A message was handed to the kernel."""
+        self._close_downlink(task)
         row = self._row(task, "downlink", start_ns, end_ns, payload_bytes)
         self._open[task.message_id, "downlink"] = _Open(row, task.ready_ns, connection, connection.mark)
 
+    def uplink_broke(self, task: Task, attempt: int, start_ns: int, end_ns: int, read_bytes: int, reason: str) -> None:
+        """A reply was read in part."""
+        row = self._row(task, "uplink", start_ns, end_ns, None, attempt)
+        self._broken[task.message_id, attempt] = row | {
+            "status": "failed", "detail": f"{reason}; {read_bytes} bytes had been read",
+        }  # fmt: skip
+
+    def lost(self, task: Task, symptom: Symptom) -> None:
+        """A round goes on without a reply: what is open of its transfers has failed, if its client was lost in it."""
+        for key in [key for key in self._broken if key[0] == task.message_id]:
+            self._recorder.write("transfers.csv", self._broken.pop(key))
+        if symptom.phase == "downlink":
+            self._close_downlink(task, symptom.detail)
+
+    def _close_downlink(self, task: Task, reason: str = "the client asked again") -> None:
+        """Write the downlink of a message that has not arrived as failed, if there is one."""
+        open_ = self._open.pop((task.message_id, "downlink"), None)
+        if open_ is None or open_.connection is None:
+            return
+        after = open_.connection.last_snapshot or open_.connection.snapshot()
+        if open_.before is not None and after is not None:
+            open_.row |= sender_columns(open_.before, after, self._restarts) | {"sender_host": SERVER}
+        reason = open_.connection.ended or reason
+        self._recorder.write("transfers.csv", open_.row | {"status": "failed", "detail": reason})
+
     def uplink_arrived(
-        self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection
+        self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection, attempt: int = 1
     ) -> WireBytes:
         """A reply was read to its last byte: the TCP_INFO of its connection now tells of both directions."""
         downlink = self._open.get((task.message_id, "downlink"))
@@ -50,14 +81,14 @@ class TransferLog:
         if downlink is not None and downlink.connection is not None:
             downlink.row["server_end_raw_ns"] = downlink.connection.left_ns or downlink.row["server_end_raw_ns"]
             downlink.connection.end_sending()
-            after = downlink.connection.snapshot()
+            after = downlink.connection.last_snapshot or downlink.connection.snapshot()
             if downlink.before is not None and after is not None:
                 sent = after.data_out_bytes - downlink.before.data_out_bytes
                 downlink.row |= sender_columns(downlink.before, after, self._restarts) | {
                     "sender_host": SERVER, "congestion_control": downlink.connection.congestion_control,
                 }  # fmt: skip
         self._open[task.message_id, "uplink"] = _Open(
-            self._row(task, "uplink", start_ns, end_ns, payload_bytes), task.ready_ns
+            self._row(task, "uplink", start_ns, end_ns, payload_bytes, attempt), task.ready_ns
         )
         after, before = connection.snapshot(), connection.mark
         received = after.data_in_bytes - before.data_in_bytes if after is not None and before is not None else None
@@ -70,9 +101,9 @@ class TransferLog:
         row = self._row(task, direction, start_ns, end_ns, payload_bytes) | {"transport": "objects"}
         self._open[task.message_id, direction] = _Open(row, task.ready_ns)
 
-    def expected(self, task: Task, direction: str, start_ns: int | None, transport: str) -> None:
+    def expected(self, task: Task, direction: str, start_ns: int | None, transport: str, attempt: int) -> None:
         """An exchange of which the server has kept no more than when it began, if that."""
-        row = self._row(task, direction, start_ns, None, None) | {"transport": transport}
+        row = self._row(task, direction, start_ns, None, None, attempt) | {"transport": transport}
         self._open[task.message_id, direction] = _Open(row, task.ready_ns)
 
     def client_told(self, client: Client, facts: TransferFacts, told_ns: int | None = None) -> str | None:
@@ -89,8 +120,18 @@ class TransferLog:
         stamps = (facts.client_start_raw_ns, facts.client_end_raw_ns)
         if not can_be(client.mapping, stamps, open_.since_ns, told_ns):
             return f"the stamps of a transfer ({facts.direction}) are not of the time in which it was made"
-        row = self._open.pop((facts.message_id, facts.direction)).row
-        row |= facts.model_dump(exclude={"message_id", "direction", "tcp"})
+        row = open_.row
+        if facts.failure and facts.attempt != row["attempt"]:  # one before the attempt that arrived
+            seen = self._broken.pop((facts.message_id, facts.attempt), None)
+            row = seen or row | {"server_start_raw_ns": None, "server_end_raw_ns": None, "payload_bytes": None}
+            row |= {"status": "failed", "attempt": facts.attempt}
+        else:
+            del self._open[facts.message_id, facts.direction]
+        row |= facts.model_dump(exclude={"message_id", "direction", "tcp", "attempt", "failure"})
+        if facts.failure:
+            row["detail"] = facts.failure
+            if row["server_end_raw_ns"] is None:
+                row["status"] = "failed"
         if facts.tcp is not None and facts.direction == "uplink":
             row |= facts.tcp.model_dump() | {"sender_host": client.name}
         self._recorder.write("transfers.csv", row)
@@ -98,16 +139,20 @@ class TransferLog:
 
     def close(self) -> None:
         """Write what is known of exchanges whose client never told its part."""
+        for row in self._broken.values():
+            self._recorder.write("transfers.csv", row)
         for open_ in self._open.values():
             self._recorder.write("transfers.csv", open_.row | {"detail": NEVER_CAME})
+        self._broken.clear()
         self._open.clear()
 
     @staticmethod
     def _row(
-        task: Task, direction: str, start_ns: int | None, end_ns: int | None, payload_bytes: int | None
-    ) -> dict[str, Value]:
+        task: Task, direction: str, start_ns: int | None, end_ns: int | None, payload_bytes: int | None,
+        attempt: int | None = None,
+    ) -> dict[str, Value]:  # fmt: skip
         return {
             "round": task.round, "client": task.client.name, "link": task.client.link, "direction": direction,
-            "message_id": task.message_id, "attempt": max(1, task.attempt), "transport": "bundle",
+            "message_id": task.message_id, "attempt": attempt or max(1, task.attempt), "transport": "bundle",
             "server_start_raw_ns": start_ns, "server_end_raw_ns": end_ns, "payload_bytes": payload_bytes, "status": "ok",
         }  # fmt: skip

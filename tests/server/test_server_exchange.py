@@ -77,15 +77,20 @@ def test_a_wait_has_an_end(lab: Lab) -> None:
 
 
 def test_a_message_comes_again_until_it_is_confirmed(lab: Lab) -> None:
-    """The response that carried it may have broken: the same message, as often as it is asked for."""
+    """The response that carried it may have broken: the same message, as often as it is asked for. A client that asks again
+    says again that it holds the message before, which confirms nothing.
+    """
     node = lab.node(b"k1")
 
     async def test() -> None:
-        lab.exchange.send(lab.instruct(node))
+        (message_id,) = lab.exchange.send(lab.instruct(node))
+        assert message_id is not None
         names = {identifier(await lab.exchange.next_for(node, 0.0)) for _ in range(3)}
         assert len(names) == 1
-        lab.exchange.confirm(node)
-        lab.exchange.confirm(node)  # a second confirmation of nothing does no harm
+        lab.exchange.confirm(node, "the message before")
+        assert {identifier(await lab.exchange.next_for(node, 0.0))} == names
+        lab.exchange.confirm(node, message_id)
+        lab.exchange.confirm(node, message_id)  # a second confirmation of nothing does no harm
         assert await lab.exchange.next_for(node, 0.0) is None
 
     run(test())
@@ -100,7 +105,7 @@ def test_messages_come_in_their_order(lab: Lab) -> None:
         lab.exchange.send(first)
         lab.exchange.send(second)
         assert identifier(await lab.exchange.next_for(node, 0.0)) == identifier(first)
-        lab.exchange.confirm(node)
+        lab.exchange.confirm(node, str(identifier(first)))
         assert identifier(await lab.exchange.next_for(node, 0.0)) == identifier(second)
 
     run(test())
@@ -264,7 +269,7 @@ def test_replies_that_are_held_leave_nothing_behind(lab: Lab) -> None:
         state: Any = lab.superlink._state
         for loss in (0.1, 0.2):
             message_id, message = await deliver(lab, node)
-            lab.exchange.confirm(node)
+            lab.exchange.confirm(node, message_id)
             assert lab.exchange.accept(lab.reply(message, node, loss))
             lab.exchange.forget(await lab.exchange.collect({message_id}, lab.app.run_id, 0.0))
             assert (state.num_message_ins(), state.num_message_res()) == (0, 0)
@@ -316,3 +321,23 @@ def test_waiting_does_not_poll(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def _wait(lab: Lab, node: int) -> None:
     assert await lab.exchange.next_for(node, 0.3) is None
+
+
+def test_a_message_that_expires_is_answered_with_an_error(lab: Lab) -> None:
+    """Whoever waits for it is woken at once, whatever app it is; what its client sends later is refused."""
+    node = lab.node(b"k1")
+
+    async def test() -> None:
+        message_id, message = await deliver(lab, node)
+        waiting = asyncio.create_task(lab.exchange.collect({message_id}, lab.app.run_id, 60.0))
+        await asyncio.sleep(0)
+        lab.exchange.expire(message_id, lab.app.run_id)
+        reply = lab.received(await asyncio.wait_for(waiting, 10.0))
+        assert reply.has_error()
+        assert reply.metadata.reply_to_message_id == message_id
+        assert not lab.exchange.accept(lab.reply(message, node))
+        assert await lab.exchange.next_for(node, 0.0) is None
+        state: Any = lab.superlink._state
+        assert (state.num_message_ins(), state.num_message_res()) == (0, 0)
+
+    run(test())

@@ -1,0 +1,103 @@
+"""Attempts of a transfer: each is a row, whoever saw it fail."""
+
+from typing import Any, cast
+
+import pytest
+
+from fltestbed.server.facts import TransferFacts
+from fltestbed.server.protocol import Connection
+from fltestbed.server.tasks import Client, Symptom, Task
+from fltestbed.server.transfers import NEVER_CAME, TransferLog
+from tests.server.recorded import Rows
+
+
+class FakeConnection:
+    """A connection of which the kernel says nothing."""
+
+    mark = last_snapshot = left_ns = None
+    congestion_control = "cubic"
+
+    def __init__(self, ended: str | None = None) -> None:
+        self.ended = ended
+
+    def snapshot(self) -> None:
+        """Nothing."""
+
+    def stamp_sending(self, on: bool) -> None:
+        """Nothing to switch."""
+
+
+class Transfers:
+    """The log of one message to one client."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.log = TransferLog(self.rows)
+        self.client = Client("pi-0", "5g")
+        self.task = Task(3, "train", "m", 1, self.client, 0)
+
+    def arrive(self, attempt: int) -> None:
+        """A reply arrives whole, from 300 to 400."""
+        self.log.uplink_arrived(self.task, 300, 400, 9000, cast(Connection, FakeConnection()), attempt)
+
+    def tell(self, **facts: Any) -> None:
+        """The client tells its part of an uplink."""
+        told = {"message_id": "m", "direction": "uplink", "new_connection": True, **facts}
+        self.log.client_told(self.client, TransferFacts.model_validate(told))
+
+    def written(self) -> list[tuple[Any, ...]]:
+        """Attempt, status, the server's start, the client's start, and why, of each row."""
+        names = ("attempt", "status", "server_start_raw_ns", "client_start_raw_ns", "detail")
+        return [tuple(row.get(name) for name in names) for row in self.rows["transfers.csv"]]
+
+
+@pytest.fixture
+def transfers() -> Transfers:
+    """A message whose reply is on its way."""
+    return Transfers()
+
+
+def test_both_ends_of_an_attempt_that_broke_are_one_row(transfers: Transfers) -> None:
+    """The server read a part of the first attempt; the client says why it broke; the second one is whole."""
+    transfers.log.uplink_broke(transfers.task, 1, 100, 200, 5000, "connection reset by the client")
+    transfers.arrive(2)
+    transfers.tell(attempt=1, failure="stalled", client_start_raw_ns=90, client_end_raw_ns=250)
+    transfers.tell(attempt=2, client_start_raw_ns=290, client_end_raw_ns=390)
+    transfers.log.close()
+    assert transfers.written() == [(1, "failed", 100, 90, "stalled"), (2, "ok", 300, 290, None)]
+
+
+def test_an_attempt_that_the_server_never_saw_is_a_row(transfers: Transfers) -> None:
+    """With the client's stamps alone."""
+    transfers.arrive(2)
+    transfers.tell(attempt=1, failure="stalled", client_start_raw_ns=90, client_end_raw_ns=250)
+    assert transfers.written() == [(1, "failed", None, 90, "stalled")]
+
+
+def test_a_client_that_never_tells_leaves_what_the_server_saw(transfers: Transfers) -> None:
+    """When the round goes on without it; and at the end for what has arrived and was never told of."""
+    transfers.log.uplink_broke(transfers.task, 1, 100, 200, 5000, "connection reset by the client")
+    transfers.log.lost(transfers.task, Symptom("uplink", "connection reset by the client", ""))
+    assert transfers.written() == [(1, "failed", 100, None, "connection reset by the client; 5000 bytes had been read")]
+    transfers.arrive(2)
+    transfers.log.close()
+    assert transfers.written()[1:] == [(2, "ok", 300, None, NEVER_CAME)]
+
+
+def test_an_answer_that_was_lost_failed_for_the_client_alone(transfers: Transfers) -> None:
+    """The reply is there, so its row is one that went well; why the client tried again stands beside it."""
+    transfers.arrive(1)
+    transfers.tell(attempt=1, failure="connection reset", client_start_raw_ns=290, client_end_raw_ns=500)
+    assert transfers.written() == [(1, "ok", 300, 290, "connection reset")]
+
+
+@pytest.mark.parametrize(("ended", "why"), [(None, "the client asked again"), ("connection stalled", "connection stalled")])
+def test_a_message_that_is_sent_again_has_a_row_for_each_attempt(transfers: Transfers, ended: str | None, why: str) -> None:
+    """The first is written as failed when the second goes out, with how its connection ended."""
+    transfers.task.attempt = 1
+    transfers.log.downlink_sent(transfers.task, 10, 20, 9000, cast(Connection, FakeConnection(ended)))
+    transfers.task.attempt = 2
+    transfers.log.downlink_sent(transfers.task, 30, 40, 9000, cast(Connection, FakeConnection()))
+    assert transfers.written() == [(1, "failed", 10, None, why)]
+    transfers.log.lost(transfers.task, Symptom("downlink", "silence", "nothing heard for 9.0 s"))
+    assert transfers.written()[1:] == [(2, "failed", 30, None, "nothing heard for 9.0 s")]
