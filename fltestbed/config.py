@@ -17,6 +17,7 @@ DEFAULT_ZSTD_LEVEL = 3
 MODULE_OBJECT_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 Seconds = Annotated[float, Field(ge=0)]
+Limit = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -256,6 +257,36 @@ class Compression(Section):
         return f"up {self.uplink}, down {self.downlink}{zstd}"
 
 
+class Deadlines(Section):
+    """When a round goes on without a client, beside `server.round-deadline-s`, which bounds the whole answer to a message.
+
+    A limit of a phase runs from the moment at which the server saw the phase begin; None leaves it to the round's. A client
+    stops a trainer that takes nine tenths of `train-s` or `evaluate-s`, so that the error reply that says why is in time.
+    """
+
+    queue_s: Limit | None = None
+    """Until the client asks for the message."""
+    downlink_s: Limit | None = None
+    train_s: Limit | None = None
+    """From the end of the downlink to the first byte of the uplink."""
+    evaluate_s: Limit | None = None
+    """The same of a message that asks for an evaluation."""
+    uplink_s: Limit | None = None
+    learned: StrictBool = False
+    """Bound a round by how long the last ones took as well: `factor` times the `quantile` of the times in which clients
+    answered in the last `rounds` rounds. See `fltestbed.server.deadline.LearnedDeadline` for the formula."""
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
+    factor: Annotated[float, Field(ge=1)] = 3.0
+    rounds: Annotated[int, Field(strict=True, ge=1)] = 5
+    least_s: Limit = 10.0
+    """A learned deadline is never shorter."""
+    minimum_replies: Annotated[int, Field(strict=True, ge=1)] = 1
+    """A round with fewer replies (or than it sent messages, if those are fewer) is abandoned: the strategy gets none of
+    them, and the next round starts from the same model. The strategy's own min-* arguments hold beside it."""
+    return_s: Limit = 900.0
+    """How long an app may wait for more clients than are there before the run fails."""
+
+
 class Experiment(Section):
     """One experiment: everything that two runs must share to be comparable, but the link."""
 
@@ -283,6 +314,7 @@ class Experiment(Section):
     connection: Connection = Connection()
     instrumentation: Instrumentation = Instrumentation()
     server: Server = Server()
+    deadlines: Deadlines = Deadlines()
 
     @field_validator("link", mode="after")
     @classmethod

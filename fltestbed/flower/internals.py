@@ -169,6 +169,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.superlink.main": ("create_app(config)", "create_app(superlink_lifespan_class)"),
     "flwr.superlink.routers.fleet.node_auth": ("authenticate_node(request)",),
     "flwr.server.superlink.linkstate": (
+        "LinkState.acknowledge_node_heartbeat",
         "LinkState.claim_task",
         "LinkState.create_node(owner_aid)",
         "LinkState.create_node(owner_name)",

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, Request
 from flwr.cli.config_utils import get_fab_metadata
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SubStatus
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -141,6 +141,10 @@ class Superlink:
     def online_nodes(self, run_id: int) -> set[int]:
         """Identifiers of the nodes that have given a sign of life lately."""
         return set(self._state.get_nodes(run_id))
+
+    def revive(self, node_id: int) -> None:
+        """Take a request of a node for the heartbeat that Flower would wait for: it is online again, if it was not."""
+        self._state.acknowledge_node_heartbeat(node_id, HEARTBEAT_DEFAULT_INTERVAL)
 
     def node_of_request(self, scope: Scope) -> int | None:
         """Identifier of the node whose key a request names, not yet proved; None for a key that is not registered."""

@@ -29,8 +29,9 @@ def strategy_names() -> list[str]:
 def build_strategy(experiment: Experiment) -> Strategy:
     """Build the strategy of an experiment.
 
-    Arguments that the file leaves out and the strategy has are filled in: every client trains in every round, none is asked
-    for an evaluation of its own (it evaluates while it trains), and a wrapping strategy (differential privacy) wraps FedAvg.
+    Arguments that the file leaves out and the strategy has are filled in: every client that is there trains in every round
+    (the server waits for all of them before the first), none is asked for an evaluation of its own (it evaluates while it
+    trains), and a wrapping strategy (differential privacy) wraps FedAvg.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def _check(name: str, given: Mapping[str, Any], parameters: Mapping[str, inspect
 
 
 def _defaults(given: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
-    clients = experiment.clients
+    clients, minimum = experiment.clients, experiment.deadlines.minimum_replies
 
     def share(key: str, default: float) -> int:
         fraction = given.get(key, default)
@@ -116,9 +117,9 @@ def _defaults(given: Mapping[str, Any], experiment: Experiment) -> dict[str, Any
     return {
         "fraction_train": 1.0,
         "fraction_evaluate": 0.0,
-        "min_train_nodes": share("fraction_train", 1.0),
-        "min_evaluate_nodes": share("fraction_evaluate", 0.0),
-        "min_available_nodes": clients,
+        "min_train_nodes": min(share("fraction_train", 1.0), minimum),
+        "min_evaluate_nodes": min(share("fraction_evaluate", 0.0), minimum),
+        "min_available_nodes": min(clients, minimum),
         "num_sampled_clients": clients,
         "train_loss_key": "train-loss",  # QFedAvg reads the client's loss under this key
     }

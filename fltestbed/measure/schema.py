@@ -337,6 +337,27 @@ ROUNDS_TABLE = Table(
     ),
 )
 
+EVENTS_TABLE = Table(
+    "events.csv",
+    "One row a thing that went wrong, or was right again: who was missing in which round, and who came back.",
+    False,
+    _columns("""
+        run name of the run
+        round [int] number of the round under way
+        client name of the client; empty for what is not about one
+        event missing (the round went on without a reply: it never came in time, or it was an error), returned (a client that was missing is heard again), joined_again (a client that had joined joins anew: its process was started again), abandoned (fewer replies than deadlines.minimum-replies: the strategy got none of them)
+        message_type Flower's type of the message that was not answered
+        message_id Flower's identifier of that message
+        attempt [int] how often the message had been sent to the client
+        phase phase in which the client was last seen, by the stamps that the server has; empty where there is none
+        symptom what was seen, to be counted: connection reset by the client, connection closed by the client, connection stalled (its host acknowledged nothing), connection timed out, silence (its connection stood), error reply, node unavailable (Flower's own word for a node without a heartbeat)
+        detail the symptom in full, and which limit was over
+        raw_ns server's clock
+        time_s the same from the run's zero
+        duration_s missing: since the message could be asked for; returned and joined_again: since the round had gone on without the client, empty if none had
+    """),
+)
+
 RECORDED = (
     PHASES_TABLE,
     TRANSFERS_TABLE,
@@ -345,6 +366,7 @@ RECORDED = (
     METRICS_TABLE,
     SYSTEM_TABLE,
     RADIO_TABLE,
+    EVENTS_TABLE,
 )
 DERIVED = (TIMELINE_TABLE, CLIENTS_TABLE, ROUNDS_TABLE)
 TABLES = {table.name: table for table in RECORDED + DERIVED}

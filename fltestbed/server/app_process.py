@@ -1,10 +1,10 @@
 """The ServerApp's process: started early so that its imports are done, waits for its token, runs the app, ends.
 
 Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token": "...", "streaming": true, "inherited":
-[5, 6, 7], "compression": {...}, "deadline_s": 600.0}``. The token never stands in an argument, where every user of the host
+[5, 6, 7], "compression": {...}, "minimum_replies": 1}``. The token never stands in an argument, where every user of the host
 could read it; `streaming` is `strategy.streaming`; `inherited` are the descriptors of `fltestbed.server.desk.Desk`;
-`compression` is what `fltestbed.flower.compression.Compression.of` takes, `deadline_s` `server.round-deadline-s`,
-`instrumentation` the section of the experiment.
+`compression` is what `fltestbed.flower.compression.Compression.of` takes, `minimum_replies` is
+`deadlines.minimum-replies`, `instrumentation` the section of the experiment.
 """
 
 import importlib
@@ -39,7 +39,7 @@ def main(preload: str | None) -> int:
     *buffers, channel = go["inherited"]
     grid = BundleGrid(
         Connection(channel), task, run, BufferPair.inherit(buffers), SYSTEM_CLOCK,
-        Compression.of(**go["compression"]), go["deadline_s"], instrumentation.is_measured,
+        Compression.of(**go["compression"]), go["minimum_replies"], instrumentation.is_measured,
     )  # fmt: skip
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:

@@ -19,9 +19,11 @@ from fltestbed.flower.bundle import BundleError, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, GatheredMark, read_marks
+from fltestbed.server.presence import Presence
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client
+from fltestbed.server.waiting import Waiting
 from fltestbed.shared_buffer import BufferPair
 
 _LENGTH = struct.Struct(">i")
@@ -42,9 +44,18 @@ class Desk:
     roster : Roster
     log : RoundLog
     clock : Clock
+    presence : Presence
+        Who is there to be asked.
+    waiting : Waiting
+        Told when the app looks for clients, and when it has them.
     """
 
-    def __init__(self, superlink: Superlink, exchange: Exchange, roster: Roster, log: RoundLog, clock: Clock) -> None:
+    def __init__(
+        self, superlink: Superlink, exchange: Exchange, roster: Roster, log: RoundLog, clock: Clock, presence: Presence,
+        waiting: Waiting,
+    ) -> None:  # fmt: skip
+        self._presence = presence
+        self._waiting = waiting
         self._superlink = superlink
         self._exchange = exchange
         self._roster = roster
@@ -117,6 +128,7 @@ class Desk:
         instructions = self._buffers.to_parent
         bundle = decode(instructions.read(int(asked["length"])), verify=False)
         self._take_marks(bundle.prologue)
+        self._waiting.sent()
         stored = self._exchange.send(bundle)
         instructions.free()
         ready_ns = self._clock.raw_ns()
@@ -146,7 +158,9 @@ class Desk:
         return {}
 
     async def _nodes(self, _: Facts) -> Facts:
-        return {"node_ids": [str(node_id) for node_id in self._roster.online_nodes()]}
+        there = self._roster.online_nodes() - self._presence.away()
+        self._waiting.asked(len(there))
+        return {"node_ids": [str(node_id) for node_id in there]}
 
     def _take_marks(self, facts: Facts) -> None:
         for mark in read_marks(facts):

@@ -44,15 +44,15 @@ class BundleGrid(Grid):
     clock : Clock
     compression : Compression
         Of messages to nodes, and what a reply's tensors may take when they are whole again.
-    deadline_s : float
-        Longest time that `send_and_receive` waits, whatever the app asks for.
+    minimum_replies : int
+        With fewer (or fewer than messages, if those are fewer) `send_and_receive` returns none but those that are errors.
     is_measured : callable (int) -> bool
         Whether the round of this number is measured.
     """
 
     def __init__(
         self, channel: Connection, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
-        compression: Compression = OFF, deadline_s: float = math.inf, is_measured: Callable[[int], bool] = lambda _: True,
+        compression: Compression = OFF, minimum_replies: int = 1, is_measured: Callable[[int], bool] = lambda _: True,
     ) -> None:  # fmt: skip
         self._is_measured = is_measured
         self._channel = channel
@@ -61,7 +61,7 @@ class BundleGrid(Grid):
         self._buffers = buffers
         self._clock = clock
         self._compression = compression
-        self._deadline_s = deadline_s
+        self._minimum_replies = minimum_replies
         self._marks: list[dict[str, Any]] = []
         self._round = 0
         self._rounds: dict[str, tuple[int, str]] = {}
@@ -159,15 +159,18 @@ class BundleGrid(Grid):
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send messages and wait for their replies, for `timeout` seconds or the round's deadline; then give them up."""
+        """Send messages and wait for their replies, for `timeout` seconds; then give them up.
+
+        The server answers with an error what is over its deadline, so the wait ends without a `timeout` as well.
+        """
         (to_fold, fold), self._to_fold = self._to_fold or (None, None), None
         if to_fold is not messages:
             fold = None
         waiting = {message_id for message_id in self.push_messages(messages) if message_id is not None}
         if not waiting:
             return []
-        timeout = self._deadline_s if timeout is None else min(timeout, self._deadline_s)
-        end_ns = None if math.isinf(timeout) else self._clock.raw_ns() + int(timeout * 1e9)
+        minimum = min(self._minimum_replies, len(waiting))
+        end_ns = None if timeout is None or math.isinf(timeout) else self._clock.raw_ns() + int(timeout * 1e9)
         replies: list[Message] = []
         overlap_ns = 0
 
@@ -188,7 +191,7 @@ class BundleGrid(Grid):
         self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
         if fold is not None and self.is_measuring:
             self._mark_overlap(overlap_ns)
-        return replies
+        return self._enough(replies, minimum)
 
     def close(self) -> None:
         """Send what waits and disconnect."""
@@ -196,6 +199,18 @@ class BundleGrid(Grid):
         self._channel.close()
 
     # How it is done
+
+    def _enough(self, replies: list[Message], minimum: int) -> list[Message]:
+        """All replies if there are enough of them; else the errors alone, so that the model stays as it is."""
+        errors = [reply for reply in replies if reply.has_error()]
+        replied = len(replies) - len(errors)
+        if replied >= minimum:
+            return replies
+        self.mark(
+            "abandoned", round=self._round, message_type=replies[0].metadata.message_type if replies else "",
+            replied=replied, minimum=minimum, raw_ns=self._clock.raw_ns(),
+        )  # fmt: skip
+        return errors
 
     def _pull(
         self,

@@ -16,6 +16,7 @@ from fltestbed.clock import Clock
 from fltestbed.flower.fleet import FleetError, announced_reply, pulled_message, pushed_object, wanted_objects
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
+from fltestbed.server.presence import Presence
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
@@ -66,8 +67,10 @@ class Observer:
     """Turns Fleet requests into phases."""
 
     def __init__(
-        self, superlink: Superlink, exchange: Exchange, log: RoundLog, transfers: TransferLog, clock: Clock
-    ) -> None:
+        self, superlink: Superlink, exchange: Exchange, log: RoundLog, transfers: TransferLog, clock: Clock,
+        presence: Presence,
+    ) -> None:  # fmt: skip
+        self._presence = presence
         self._superlink = superlink
         self._exchange = exchange
         self._log = log
@@ -92,6 +95,7 @@ class Observer:
         if node_id is None:
             await app(scope, receive, send)
             return
+        self._presence.heard(node_id, None)  # not proved to be the node; the worst of a lie is that it is asked again
         passing = _Pass()
 
         async def receiving() -> Message:

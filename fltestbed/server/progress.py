@@ -16,6 +16,7 @@ from fltestbed.server.latest import Known, Latest
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Task
+from fltestbed.server.waiting import Waiting
 
 INTERVAL_S = 0.5
 MOST_LINES = 24
@@ -31,6 +32,7 @@ class View:
     log: RoundLog
     roster: Roster
     latest: Latest
+    waiting: Waiting
     clock: Clock
 
 
@@ -43,6 +45,8 @@ class Progress:
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         self._start_ns = view.clock.raw_ns()
         self._said: set[int] = set()
+        self._told: tuple[object, ...] = ()
+        """The wait that was told last."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,8 +73,13 @@ class Progress:
             batch = self._view.log.batch
             if batch is not None:
                 self._say_rounds(but=batch.round)
+            waiting, key = str(self._view.waiting), self._view.waiting.key
+            if waiting and key != self._told:
+                self._told = key
+                self.say(waiting)
             if self._live is not None:
-                self._live.update(self._now(), refresh=True)
+                now = self._now()
+                self._live.update(Group(now, Text(waiting)) if waiting else now, refresh=True)
             await asyncio.sleep(INTERVAL_S)
 
     def _say_rounds(self, but: int | None) -> None:

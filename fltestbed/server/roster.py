@@ -20,6 +20,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 SUPERNODE = "supernode-"
+TRAINER_SHARE = 0.9
+"""Of a limit, after which a client stops its trainer, so that the error reply that says why comes in time."""
 
 
 class JoinRefused(ValueError):
@@ -34,6 +36,7 @@ class _Join(BaseModel):
     interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
     partition: Annotated[int, Field(ge=0, lt=1 << 31)]
     host: dict[str, Any]
+    boot: Annotated[str, Field(max_length=64)] = ""
     wall_offset_s: Annotated[float, Field(allow_inf_nan=False)]
     clock_interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")] | None = None
 
@@ -77,6 +80,13 @@ class Roster:
         return min(self._experiment.server.hold_s, keep_warm_s or math.inf)
 
     @property
+    def _longest_compute_s(self) -> float:
+        """The limit of a call of the ClientApp, whatever it is asked for."""
+        deadlines = self._experiment.deadlines
+        limits = [limit for limit in (deadlines.train_s, deadlines.evaluate_s) if limit is not None]
+        return min(self._experiment.server.round_deadline_s, *limits) if limits else self._experiment.server.round_deadline_s
+
+    @property
     def largest_message_bytes(self) -> int:
         """What a client may announce for one reply."""
         return self._experiment.server.largest_message_bytes
@@ -104,6 +114,8 @@ class Roster:
             "hold_s": self.hold_s,
             "keep_warm_s": self._experiment.connection.keep_warm_s,
             "deadline_s": self._experiment.server.round_deadline_s,
+            "patience_s": max(self._experiment.server.round_deadline_s, self._experiment.deadlines.return_s),
+            "trainer_limit_s": TRAINER_SHARE * self._longest_compute_s,
             "congestion_control": self._experiment.congestion_control,
             "measured": not self._experiment.instrumentation.off,
             "clock_interval_s": self._experiment.clock.interval_s,
@@ -141,6 +153,7 @@ class Roster:
                 if self._partitions[other] == join.partition:
                     raise JoinRefused(f"partition {join.partition} is taken by {client.name}; give another --partition")
         client = self._clients.setdefault(node_id, Client(join.name, join.link))
+        client.join(join.boot)
         client.name, client.link, client.interface = join.name, join.link, join.interface
         self._partitions[node_id] = join.partition
         self._present.add(node_id)
@@ -173,6 +186,11 @@ class Roster:
                 f"this key is registered for {owner}, not for {name}; give the client --name {owner}, or the key of {name}"
             )
 
+    def boot_of(self, node_id: int) -> str | None:
+        """The boot of a client that has joined before; None for any other node."""
+        client = self._clients.get(node_id)
+        return None if client is None else client.boot
+
     def check_joined(self, node_id: int) -> None:
         """Raise `JoinRefused` for a node that asks for work before it has joined."""
         if node_id not in self._clients:
@@ -203,6 +221,14 @@ class Roster:
     def count(self) -> int:
         """Nodes that are ready: clients that have joined, and stock SuperNodes that are online."""
         return len(self._present | (self.online_nodes() - self._ours))
+
+    def offline_nodes(self) -> set[int]:
+        """Clients that have joined and not left, and that Flower counts as gone."""
+        return self._present - self.online_nodes()
+
+    def names_of(self, nodes: set[int]) -> list[str]:
+        """Names of those of the nodes that are clients."""
+        return sorted(self._clients[node_id].name for node_id in nodes if node_id in self._clients)
 
     def names_present(self) -> list[str]:
         """Names of the clients that have joined and not left."""

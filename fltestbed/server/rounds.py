@@ -12,8 +12,9 @@ from fltestbed.config import Instrumentation
 from fltestbed.measure.mapping import ClockMapping, ClockSample, Estimate
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.schema import ROUND_TIME
+from fltestbed.server.absence import AbsenceLog
 from fltestbed.server.plausibility import can_be
-from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Task, WireBytes
+from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Symptom, Task, WireBytes
 
 
 class RoundLog:
@@ -28,6 +29,10 @@ class RoundLog:
         Which rounds are measured; of others nothing is written but `round`.
     switched : callable (bool) -> None, optional
         Told when a round begins whether it is measured.
+    absences : AbsenceLog, optional
+        Told of replies that a round goes on without.
+    observe : callable (Task) -> Symptom, optional
+        What can be seen of a client that owes a reply.
     """
 
     def __init__(
@@ -36,7 +41,12 @@ class RoundLog:
         zero_raw_ns: int,
         instrumentation: Instrumentation | None = None,
         switched: Callable[[bool], None] | None = None,
+        absences: AbsenceLog | None = None,
+        observe: Callable[[Task], Symptom] = lambda task: Symptom(task.state, "silence", ""),
     ) -> None:
+        self.absences, self._observe = absences or AbsenceLog(recorder, zero_raw_ns), observe
+        self.watchers: list[Callable[[Batch], None]] = []
+        """Called with the messages of a round when the app waits for them no longer."""
         self._is_measured = (instrumentation or Instrumentation()).is_measured
         self._switched = switched
         self._recorder = recorder
@@ -68,6 +78,7 @@ class RoundLog:
         self.batch = Batch(round_, message_type, start_ns=self._steps.pop(("configure", round_), start_ns))
         self._open.append(self.batch)
         self.stage = "queue"
+        self.absences.round = round_
         is_measured = self._is_measured(round_)
         if self._switched is not None:
             self._switched(is_measured)
@@ -106,9 +117,25 @@ class RoundLog:
         task.failed = error is not None
         if task.uplink_end_ns is not None:
             self._row(task, "collect", self._server(task.uplink_end_ns), self._server(raw_ns))
-        elif error is not None:
-            self._row(task, task.state, None, None, status="failed", detail=error)
+            if error is not None:
+                self.absences.missing(task, Symptom(self.compute_phase(task), "error reply", error), raw_ns)
+        elif error is not None:  # Flower's own, for a node without a heartbeat
+            task.lost = Symptom(self._observe(task).phase, "node unavailable", error)
+            self._row(task, task.lost.phase, None, None, status="failed", detail=error)
+            self.absences.missing(task, task.lost, raw_ns)
         task.state = "wait"
+
+    def pending(self) -> list[Task]:
+        """The messages whose replies have not arrived."""
+        return [task for task in self._tasks.values() if task.uplink_end_ns is None and task.held_ns is None]
+
+    def lose(self, task: Task, raw_ns: int, limit: str = "") -> None:
+        """A round goes on without the reply to a message; `limit` names the limit that was over."""
+        task.lost = symptom = self._observe(task)
+        self._tasks.pop(task.message_id, None)
+        detail = "; ".join(filter(None, ("no reply before the deadline", symptom.detail, limit)))
+        self._row(task, symptom.phase, None, None, status="timeout", detail=detail)
+        self.absences.missing(task, symptom, raw_ns, limit)
 
     def gathered(self, raw_ns: int) -> None:
         """The ServerApp has all replies that it waited for, or the deadline has passed: `wait` is over."""
@@ -121,16 +148,16 @@ class RoundLog:
         complete = len(held) == len(batch.tasks)
         batch.gathered_ns = max(held) if complete and held else raw_ns
         self.stage = "aggregate"
-        state = self.rounds[batch.round]
-        state.selected = len(batch.tasks)
-        state.replied = sum(task.held_ns is not None and not task.failed for task in batch.tasks.values())
+        self.rounds[batch.round].gathered(batch)
         self._touch(batch.round, batch.gathered_ns)
         for task in batch.tasks.values():
             if task.held_ns is not None:
                 self._row(task, "wait", self._server(task.held_ns), self._server(batch.gathered_ns))
-            else:
-                self._row(task, task.state, None, None, status="timeout", detail="no reply before the deadline")
+            elif task.lost is None:
+                self.lose(task, raw_ns)
             self._tasks.pop(task.message_id, None)
+        for watcher in self.watchers:
+            watcher(batch)
 
     def metrics(
         self, round_: int, source: str, message_type: str, values: Mapping[str, float], raw_ns: int, client: str = ""
@@ -177,6 +204,9 @@ class RoundLog:
         """The first byte of the message leaves the server (again, if the response before broke)."""
         task = self._tasks.get(message_id)
         if task is not None:
+            if task.downlink_start_ns is not None:
+                start, end = self._server(task.downlink_start_ns), self._server(raw_ns)
+                self._row(task, "downlink", start, end, status="failed", detail="the client asked again")
             task.attempt += 1
             if task.attempt == 1:
                 self._row(task, "queue", self._server(task.ready_ns), self._server(raw_ns))
@@ -266,12 +296,13 @@ class RoundLog:
         for phase, start, end, detail in facts.spans:
             self._row(task, phase, Stamp(name, start), Stamp(name, end), status=status, detail=facts.error or detail)
         sent = Stamp(name, facts.send_ns)
+        connected = Stamp(name, facts.send_ns - facts.connect_ns)
+        first = connected if facts.first_send_ns is None else Stamp(name, facts.first_send_ns)
+        self._row(task, "serialize", Stamp(name, facts.returned_ns), first)
+        if first is not connected:
+            self._row(task, "uplink", first, connected, status="failed", detail="attempts before the one that arrived")
         if facts.connect_ns:
-            connected = Stamp(name, facts.send_ns - facts.connect_ns)
-            self._row(task, "serialize", Stamp(name, facts.returned_ns), connected)
             self._row(task, "connect", connected, sent)
-        else:
-            self._row(task, "serialize", Stamp(name, facts.returned_ns), sent)
 
     def disbelieved(self, task: Task, end_ns: int, reason: str) -> None:
         """A reply has arrived whole, and what its client says of the way there cannot be true: those figures are missing."""

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from fltestbed.client.transport import CONNECT_HEADER, REPLY_TO_HEADER, START_BYTES
+from fltestbed.client.transport import ATTEMPT_HEADER, CONNECT_HEADER, FIRST_SEND_HEADER, REPLY_TO_HEADER, START_BYTES
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, encode_head
@@ -36,6 +36,7 @@ from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
+from fltestbed.server.presence import Presence
 from fltestbed.server.protocol import SCOPE_KEY, Connection
 from fltestbed.server.roster import JoinRefused, Roster
 from fltestbed.server.rounds import RoundLog
@@ -61,7 +62,9 @@ class Routes:
         transfers: TransferLog,
         observer: Observer,
         clock: Clock,
+        presence: Presence,
     ) -> None:
+        self._presence = presence
         self._superlink = superlink
         self._exchange = exchange
         self._roster = roster
@@ -101,7 +104,9 @@ class Routes:
             try:
                 if must_have_joined:
                     self._roster.check_joined(node_id)
-                return await handler(request, node_id)
+                    self._heard(request, node_id)
+                with _connection(request).under_way():
+                    return await handler(request, node_id)
             except (BundleError, FactsError, JoinRefused) as error:
                 return _refusal(400, str(error))
             except ClientDisconnect:
@@ -111,6 +116,13 @@ class Routes:
                 return _refusal(500, str(error))
 
         return authenticated
+
+    def _heard(self, request: Request, node_id: int) -> int | None:
+        lost_ns = self._presence.heard(node_id, _connection(request))
+        if lost_ns is not None:
+            self._superlink.revive(node_id)  # Flower's own heartbeat may be half a minute away
+            self._log.absences.returned(self._roster[node_id], self._clock.raw_ns(), lost_ns)
+        return lost_ns
 
     def _unknown_key(self) -> str:
         if self._superlink.takes_listed_keys_alone:
@@ -131,16 +143,22 @@ class Routes:
 
     async def _join(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
+        before = self._roster.boot_of(node_id)
         client = self._roster.join(node_id, facts)
+        lost_ns = self._heard(request, node_id)
+        if client.joins > 1:
+            detail = "its host was started again" if client.boot != before else "its process was started again"
+            self._log.absences.joined_again(client, self._clock.raw_ns(), lost_ns, detail)
         self._take_late(client, facts, request.scope["fltestbed.receive_ns"])
         return JSONResponse({"name": client.name})
 
     async def _pull(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)
         self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
-        if facts.get("holds"):
-            self._exchange.confirm(node_id)
+        self._exchange.confirm(node_id, str(facts.get("holds", "")))
         bundle = await self._exchange.next_for(node_id, self._roster.hold_s)
+        if _connection(request).ended is not None:  # whoever asks over another has it instead
+            return Response(status_code=204)
         if bundle is None:
             if self._exchange.finished.is_set():
                 return JSONResponse({"finished": True})
@@ -160,23 +178,33 @@ class Routes:
         task = self._log.task_of(reply_to)
         if task is not None and task.node_id != node_id:
             raise BundleError("the reply is to another node's message")
-        if task is not None:
-            self._log.uplink_started(task)
-        bundle, send_ns, end_ns = await self._receive_bundle(request)
+        attempt = _attempt(request)
+        try:
+            if task is not None:
+                self._log.uplink_started(task)
+            bundle, send_ns, end_ns = await self._receive_bundle(request)
+        except ClientDisconnect:
+            if task is not None and task.is_measured:
+                reason, read_bytes = _connection(request).ended or "the request ended early", request.state.read_bytes
+                self._transfers.uplink_broke(task, attempt, receive_ns, self._clock.raw_ns(), read_bytes, reason)
+            raise
         if len(bundle.messages) != 1:
             raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
         message = bundle.messages[0][0]
         metadata = message.metadata
         if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
             raise BundleError("the reply is not this client's answer to the message that it names")
-        self._exchange.confirm(node_id)
+        self._exchange.confirm(node_id, reply_to)
         accepted = self._exchange.accept(bundle)
         await asyncio.sleep(0)  # whoever waits for the reply goes first; what follows is for the records
         if accepted and task is not None and task.uplink_end_ns is None:
             if task.is_measured:
-                wire = self._transfers.uplink_arrived(task, receive_ns, end_ns, bundle.payload_bytes, _connection(request))
+                wire = self._transfers.uplink_arrived(
+                    task, receive_ns, end_ns, bundle.payload_bytes, _connection(request), attempt
+                )
                 error = message.error.reason[:300] if message.HasField("error") else None
-                stamps = {"send_raw_ns": send_ns, "connect_ns": _connect_ns(request)}
+                stamps = {"send_raw_ns": send_ns, "connect_ns": _number(request, CONNECT_HEADER)}
+                stamps |= {"first_send_raw_ns": _number(request, FIRST_SEND_HEADER)}
                 self._take_reply(task, bundle.prologue | stamps, error, end_ns, bundle.payload_bytes, wire)
             else:
                 self._log.uplink_ended(task, end_ns)
@@ -282,9 +310,12 @@ class _Downlink(Response):
         exact = encode_head(known_first | {"server_send_raw_ns": start_ns}, len(bundle.messages))
         await send({"type": "http.response.body", "body": exact if len(exact) == len(head) else head, "more_body": True})
         task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
-        for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if task is not None:
+            task.downlink_line = connection
+        with connection.under_way():
+            for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         end_ns = routes._clock.raw_ns()
         if task is not None:
             if is_measured:
@@ -297,16 +328,22 @@ def _connection(request: Request) -> Connection:
     return connection
 
 
-def _connect_ns(request: Request) -> int | None:
-    """How long the client took to connect, as its header says; None if it says no number."""
+def _number(request: Request, name: str) -> int | None:
+    """What the client says in a header; None if it says no number."""
     try:
-        return int(request.headers[CONNECT_HEADER])
+        return int(request.headers[name])
     except (KeyError, ValueError):
         return None
 
 
 def _refusal(status: int, reason: str) -> Response:
     return JSONResponse({"error": reason}, status_code=status)
+
+
+def _attempt(request: Request) -> int:
+    """Which attempt of its client to send a reply this is, from 1."""
+    text = request.headers.get(ATTEMPT_HEADER, "1")
+    return int(text) if text.isdecimal() and len(text) < len(str(1 << 31)) and int(text) else 1
 
 
 def _announced(request: Request) -> int:
@@ -318,16 +355,16 @@ def _announced(request: Request) -> int:
 
 
 async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The request's body as it comes, exactly as much as is announced."""
+    """The request's body as it comes, exactly as much as is announced; `request.state.read_bytes` says how much has."""
     announced = _announced(request)
     if announced > limit:
         raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
-    came = 0
+    request.state.read_bytes = 0
     async for chunk in request.stream():
-        came += len(chunk)
+        request.state.read_bytes += len(chunk)
         yield chunk
-    if came != announced:
-        raise BundleError(f"{announced} bytes were announced, {came} came")
+    if request.state.read_bytes != announced:
+        raise BundleError(f"{announced} bytes were announced, {request.state.read_bytes} came")
 
 
 async def _json(request: Request) -> dict[str, Any]:

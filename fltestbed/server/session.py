@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +33,15 @@ from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.probes.system import ALL_INTERFACES
 from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.stamping import LoopLag, StampError
+from fltestbed.server.absence import AbsenceLog
 from fltestbed.server.admission import Admission
+from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
 from fltestbed.server.latest import Latest
 from fltestbed.server.observer import Observer
+from fltestbed.server.presence import Presence
 from fltestbed.server.progress import Progress, View
 from fltestbed.server.protocol import protocol
 from fltestbed.server.roster import Roster
@@ -46,6 +49,7 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.tasks import SERVER
 from fltestbed.server.transfers import TransferLog
+from fltestbed.server.waiting import Waiting
 
 KEEP_ALIVE_S = 3600
 """An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
@@ -158,20 +162,24 @@ class Session:
         superlink = Superlink(host, port, admission.registered)
         app = superlink.create_run(fab)
         manifest.update(run_id=str(app.run_id))
-        exchange = Exchange(superlink)
-        stamp_error = StampError(lag := LoopLag())
+        exchange, presence, stamp_error = Exchange(superlink), Presence(self.clock), StampError(lag := LoopLag())
 
         def switch(is_measured: bool) -> None:
             probes.switch(is_measured)
             (lag.start if is_measured else lag.stop)()
 
-        log = RoundLog(recorder, manifest.zero_raw_ns, experiment.instrumentation, switch)
+        log = RoundLog(
+            recorder, manifest.zero_raw_ns, experiment.instrumentation, switch,
+            AbsenceLog(recorder, manifest.zero_raw_ns, lambda counts: manifest.update(missing=counts)), presence.observe,
+        )  # fmt: skip
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
-        observer = Observer(superlink, exchange, log, transfers, self.clock)
-        desk = Desk(superlink, exchange, roster, log, self.clock)
+        observer = Observer(superlink, exchange, log, transfers, self.clock, presence)
+        watch = DeadlineWatch(experiment, log, exchange, transfers, presence, app.run_id, self.clock)
+        waiting = Waiting(log, roster, presence, watch, experiment.deadlines.return_s, self.clock)
+        desk = Desk(superlink, exchange, roster, log, self.clock, presence, waiting)
         inherited = desk.inherited
-        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock)
+        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock, presence)
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
         _cancel_on_signals()
         # The ServerApp's way in: without TLS, whatever the network's listener does.
@@ -182,13 +190,14 @@ class Session:
             lambda table, row: log.reading(table, SERVER, row | (stamp_error.columns() if table == "system" else {})),
             lambda name, facts: manifest.add_to_host(SERVER, "probes", {name: facts}),
         )  # fmt: skip
-        view = View(self.folder.name, experiment, log, roster, latest, self.clock)
+        view = View(self.folder.name, experiment, log, roster, latest, waiting, self.clock)
         async with (
             contextlib.AsyncExitStack() as stack,
             _http_server(superlink, experiment, listener, admission.tls),
             _http_server(superlink, experiment, inside, lifespan="off"),
             _app_process(inspect(fab).is_installed_app, self.folder / "logs", inherited) as process,
             Progress(view) as progress,
+            _running(watch.run()),
         ):
             stack.enter_context(self._metrics(view))
             stack.callback(desk.close)  # after all that asks or answers
@@ -199,8 +208,10 @@ class Session:
             if not experiment.instrumentation.off:
                 lag.start()
                 probes.start()
-            how = "without" if admission.tls is None else "with"
-            progress.say(f"listening on {host}:{port} {how} TLS, waiting for {experiment.clients} clients")
+            progress.say(
+                f"listening on {host}:{port} {'without' if admission.tls is None else 'with'} TLS, "
+                f"waiting for {experiment.clients} clients"
+            )
             try:
                 await self._wait_for_clients(roster)
                 progress.say(f"{roster.count()} clients are ready")
@@ -240,13 +251,24 @@ class Session:
         return {
             "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": token,
             "streaming": experiment.strategy.streaming, "inherited": inherited,
-            "deadline_s": experiment.server.round_deadline_s,
+            "minimum_replies": experiment.deadlines.minimum_replies,
             "compression": {
                 "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
                 "most_bytes": experiment.server.largest_message_bytes,
             },
             "instrumentation": experiment.instrumentation.model_dump(mode="json", by_alias=True),
         }  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def _running(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let a coroutine that never ends run beside the block; an error of its own ends the block's task."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(coroutine)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 def _cancel_on_signals() -> None:
@@ -377,6 +399,6 @@ async def _run_app(process: asyncio.subprocess.Process, roster: Roster, desk: De
         error: str | None = outcome["error"]
     except (ValueError, KeyError, TypeError):
         return f"the ServerApp's process ended with status {status} and said nothing"
-    if error is not None:
-        return f"the ServerApp failed: {error}"
-    return str(roster.failure) if roster.failure is not None else None
+    if roster.failure is not None:  # an error of the app comes of it
+        return str(roster.failure)
+    return None if error is None else f"the ServerApp failed: {error}"

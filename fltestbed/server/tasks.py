@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from fltestbed.measure.mapping import ClockMapping
 
@@ -28,6 +29,17 @@ class Client:
     """The same from the exchanges over one interface alone, by its name: their difference is the asymmetry of a path."""
     doubts: set[str] = field(default_factory=set)
     """What it says that cannot be true, as far as this has been told."""
+    joins: int = 0
+    """How often a process of it has joined."""
+    boot: str = ""
+    """Names the time since its host was last started; empty if it does not say."""
+
+    def join(self, boot: str) -> None:
+        """A process of the client joins. Since another start of its host, its raw clock counts from another zero."""
+        self.joins += 1
+        if boot != self.boot:
+            self.mapping, self.paths = ClockMapping(), {}
+        self.boot = boot
 
     def doubt(self, reason: str) -> None:
         """Say, once for each kind of reason, that something it says cannot be true; after `MOST_DOUBTS` kinds no more."""
@@ -43,6 +55,26 @@ class Stamp:
 
     host: str
     raw_ns: int
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """Why a reply is missing, as far as it could be seen.
+
+    Attributes
+    ----------
+    phase : str
+        The phase in which the client was last seen.
+    kind : str
+        In a word or two, to be counted: connection reset by the client, connection closed by the client, connection stalled,
+        silence, error reply...
+    detail : str
+        In full.
+    """
+
+    phase: str
+    kind: str
+    detail: str
 
 
 @dataclass
@@ -64,6 +96,10 @@ class Task:
     failed: bool = False
     """Whether the reply is an error."""
     is_measured: bool = True
+    lost: Symptom | None = None
+    """Why the round went on without a reply; None as long as it has not."""
+    downlink_line: Any = None
+    """The connection that carries the message."""
 
 
 @dataclass
@@ -95,6 +131,8 @@ class ReplyFacts:
         Time that was needed to open a connection for the reply; 0 when there was one.
     error : str or None
         Reason of an error reply.
+    first_send_ns : int or None
+        The same as `send_ns` of the first attempt to send the reply, if that one failed.
     """
 
     downlink_end_ns: int
@@ -104,6 +142,7 @@ class ReplyFacts:
     send_ns: int
     connect_ns: int
     error: str | None = None
+    first_send_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,3 +163,9 @@ class RoundState:
     selected: int = 0
     is_measured: bool = True
     accuracy: float | None = None
+
+    def gathered(self, batch: Batch) -> None:
+        """The app has the replies of one of the round's batches; of several, the worst counts."""
+        replied = sum(task.held_ns is not None and not task.failed for task in batch.tasks.values())
+        self.replied = min(self.replied, replied) if self.selected else replied
+        self.selected = max(self.selected, len(batch.tasks))

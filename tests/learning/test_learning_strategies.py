@@ -18,19 +18,22 @@ def strategy_of(experiment_of: ExperimentOf, name: str, **arguments: Any) -> Any
     return build_strategy(experiment_of(clients=4, strategy={"name": name, "arguments": arguments}))
 
 
-def test_fedavg_waits_for_all_clients_and_skips_evaluation(experiment_of: ExperimentOf) -> None:
-    """All clients train in every round; evaluation is part of training."""
+def test_fedavg_takes_who_is_there_and_skips_evaluation(experiment_of: ExperimentOf) -> None:
+    """All clients that are there train, as many as a round needs replies at least; evaluation is part of training."""
     strategy = strategy_of(experiment_of, "FedAvg")
     assert (strategy.fraction_train, strategy.fraction_evaluate) == (1.0, 0.0)
-    assert (strategy.min_train_nodes, strategy.min_available_nodes) == (4, 4)
+    assert (strategy.min_train_nodes, strategy.min_available_nodes) == (1, 1)
+    needy = build_strategy(experiment_of(clients=4, deadlines={"minimum-replies": 3}))
+    assert isinstance(needy, flower.FedAvg)
+    assert (needy.min_train_nodes, needy.min_available_nodes) == (3, 3)
 
 
 def test_given_arguments_win(experiment_of: ExperimentOf) -> None:
-    """Kebab-case or snake_case; the least number of clients follows the fraction."""
+    """Kebab-case or snake_case."""
     strategy = strategy_of(experiment_of, "FedAdam", **{"fraction-train": 0.5, "eta": 0.01})
     assert type(strategy) is flower.FedAdam
-    assert (strategy.fraction_train, strategy.min_train_nodes, strategy.eta) == (0.5, 2, 0.01)
-    assert strategy_of(experiment_of, "FedAvg", fraction_evaluate=1.0).min_evaluate_nodes == 4
+    assert (strategy.fraction_train, strategy.min_train_nodes, strategy.eta) == (0.5, 1, 0.01)
+    assert strategy_of(experiment_of, "FedAvg", **{"min-train-nodes": 3}).min_train_nodes == 3
 
 
 def test_every_name_can_be_built(experiment_of: ExperimentOf) -> None:
@@ -82,7 +85,7 @@ def test_an_installed_strategy_is_taken(
     )
     monkeypatch.syspath_prepend(tmp_path)
     mine = strategy_of(experiment_of, "own_strategies:Mine", min_available_nodes=3)
-    assert (type(mine).__name__, mine.min_available_nodes, mine.min_train_nodes) == ("Mine", 3, 4)
+    assert (type(mine).__name__, mine.min_available_nodes, mine.min_train_nodes) == ("Mine", 3, 1)
     assert strategy_of(experiment_of, "own_strategies:ready").fraction_evaluate == 0.5
     with pytest.raises(ConfigError, match="is a finished strategy and takes none"):
         strategy_of(experiment_of, "own_strategies:ready", fraction_train=1.0)

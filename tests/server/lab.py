@@ -19,15 +19,18 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.manifest import Manifest
 from fltestbed.security.node_keys import RegisteredKey
+from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.gate import Gate
 from fltestbed.server.observer import Observer
+from fltestbed.server.presence import Presence
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.session import _http_server, listen
 from fltestbed.server.transfers import TransferLog
+from fltestbed.server.waiting import Waiting
 from tests.flower.flower_messages import answer, instruction
 from tests.server.recorded import Rows
 
@@ -49,13 +52,20 @@ class Lab:
         self.manifest = Manifest(folder, "lab", SYSTEM_CLOCK)
         self.exchange = Exchange(self.superlink)
         self.roster = Roster(self.experiment, self.superlink, self.app, self.manifest, link="unknown")
-        self.log = RoundLog(self.rows, self.manifest.zero_raw_ns)
+        self.presence = Presence(SYSTEM_CLOCK)
+        self.log = RoundLog(self.rows, self.manifest.zero_raw_ns, observe=self.presence.observe)
         self.transfers = TransferLog(self.rows)
-        self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK)
-        self.routes = Routes(
-            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, SYSTEM_CLOCK
+        self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK, self.presence)
+        self.watch = DeadlineWatch(
+            self.experiment, self.log, self.exchange, self.transfers, self.presence, self.app.run_id, SYSTEM_CLOCK
         )
-        self.desk = Desk(self.superlink, self.exchange, self.roster, self.log, SYSTEM_CLOCK)
+        self.waiting = Waiting(self.log, self.roster, self.presence, self.watch, 60.0, SYSTEM_CLOCK)
+        self.routes = Routes(
+            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, SYSTEM_CLOCK, self.presence
+        )
+        self.desk = Desk(
+            self.superlink, self.exchange, self.roster, self.log, SYSTEM_CLOCK, self.presence, self.waiting
+        )  # fmt: skip
         TaskIdentity.task_id, TaskIdentity.run_id = 1, self.app.run_id
 
     def node(self, key: bytes) -> int:

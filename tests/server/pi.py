@@ -62,7 +62,7 @@ class Pi:
         }
         self.connection.post_json("join", facts | late)
 
-    def pull(self, *, holds: bool = False, **late: Any) -> Reply:
+    def pull(self, *, holds: str = "", **late: Any) -> Reply:
         """Ask for work."""
         return self.connection.post("pull", [json.dumps({"holds": holds, **late}).encode()], TIMEOUT_S)
 

@@ -116,7 +116,7 @@ def test_what_is_no_span_is_refused_by_name(facts: dict[str, Any], place: str) -
 
 def test_late_facts_are_optional() -> None:
     """A request without them has none."""
-    late = read_late_facts({"holds": True})
+    late = read_late_facts({"holds": "m"})
     assert (late.transfers, late.clock_samples) == ((), [])
 
 

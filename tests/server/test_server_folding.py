@@ -28,7 +28,7 @@ MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2
 class Server(BundleGrid):
     """A Grid whose SuperLink and clients are here: one reply, or a refusal to give any, for each pull."""
 
-    def __init__(self, failing: int | None = None, silent: int | None = None) -> None:
+    def __init__(self, failing: int | None = None, silent: int | None = None, minimum_replies: int = 1) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
             cast(Connection, None),
@@ -36,6 +36,7 @@ class Server(BundleGrid):
             Run.create_empty(1),
             BufferPair.make(),
             Clock(raw_ns=lambda: next(ticks)),
+            minimum_replies=minimum_replies,
         )
         self.failing, self.silent = failing, silent
         self.marks: list[dict[str, Any]] = []
@@ -147,6 +148,19 @@ def test_what_is_added_up_before_a_deadline_comes_before_the_last_reply(run: Sta
 def test_error_replies_are_left_out(run: Start) -> None:
     """The average is over the two others."""
     assert_close(run(Server(failing=2), FedAvg()), run(Server(failing=2), FedAvg(), streaming=False))
+
+
+def test_a_round_with_too_few_replies_aggregates_nothing(run: Start) -> None:
+    """Two of three answer where three are wanted: the strategy gets none of them, and the server is told. With a minimum
+    that is above the number of messages, all of those are enough.
+    """
+    server = Server(failing=2, minimum_replies=3)
+    assert list(run(server, FedAvg(fraction_evaluate=0.0))) == []  # Flower's word for: nothing was aggregated
+    (mark,) = [mark for mark in server.marks if mark["kind"] == "abandoned"]
+    assert (mark["round"], mark["replied"], mark["minimum"]) == (1, 2, 3)
+    whole = Server(minimum_replies=9)
+    assert not np.allclose(run(whole, FedAvg(fraction_evaluate=0.0))["w"].numpy(), 0)
+    assert [mark for mark in whole.marks if mark["kind"] == "abandoned"] == []
 
 
 @pytest.mark.parametrize("make", [FedMedian, Krum])

@@ -10,6 +10,7 @@ import pytest
 
 from fltestbed.errors import HostError
 from fltestbed.measure.host import toolkit_versions
+from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.roster import JoinRefused
 from tests.server.lab import Lab
 
@@ -227,3 +228,13 @@ def test_waiting_has_an_end(lab: Lab) -> None:
     lab.roster.fail(HostError("second"))
     assert not asyncio.run(asyncio.wait_for(lab.roster.wait_for(1, 60), 5))
     assert str(lab.roster.failure) == "first"
+
+
+def test_a_client_whose_host_was_started_again_has_another_clock(lab: Lab) -> None:
+    """The same client with a mapping that starts afresh; one whose process alone was started again keeps what is known."""
+    client = lab.roster.join(1, facts(boot="monday"))
+    client.mapping.add(ClockSample(1000, 2000, 2000, 1100))
+    assert lab.roster.join(1, facts(boot="monday")) is client
+    assert (client.joins, client.mapping.at(1000) is None) == (2, False)
+    assert lab.roster.join(1, facts(boot="tuesday")) is client
+    assert client.mapping.at(1000) is None

@@ -231,11 +231,12 @@ def test_a_stock_supernode_is_seen_from_the_server_alone() -> None:
 
 
 def test_a_message_that_is_sent_again_counts_its_attempts(round_: Round) -> None:
-    """The queue ends with the first attempt; the downlink that is measured is the last."""
+    """The queue ends with the first attempt; what lies between the attempts is a downlink that failed."""
     round_.log.downlink_started("a", 2150, 5000)
     round_.answer_a()
     queue = [row for row in round_.rows.phases("pi-a") if row["phase"] == "queue"]
-    (downlink,) = (row for row in round_.rows.phases("pi-a") if row["phase"] == "downlink")
+    failed, downlink = (row for row in round_.rows.phases("pi-a") if row["phase"] == "downlink")
+    assert (failed["attempt"], failed["status"], failed["start_ns"], failed["end_ns"]) == (1, "failed", 1150, 1200)
     assert [(row["start_raw_ns"], row["end_raw_ns"]) for row in queue] == [(2100, 2150)]
     assert (downlink["start_raw_ns"], downlink["attempt"]) == (2200, 2)
 

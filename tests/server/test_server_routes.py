@@ -1,5 +1,6 @@
 """The toolkit's routes over real HTTP, with real registered nodes; what is wrong is refused and the server lives on."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_message_is_pulled_again_until_it_is_held(running: Running, lab: Lab, 
     pi.join()
     (message_id,) = instruct(running, lab, pi.node_id)
     assert [message_in(pi.pull()).metadata.message_id for _ in range(2)] == [message_id] * 2
-    assert pi.pull(holds=True).status == 204
+    assert pi.pull(holds=message_id).status == 204
     task = lab.log.task_of(message_id)
     assert task is not None
     assert task.attempt == 2
@@ -284,3 +285,33 @@ def test_a_transfer_of_another_client_is_not_lost(running: Running, lab: Lab, pi
     other.pull(transfers=[told])
     running.call(lab.transfers.close)
     assert {row["direction"] for row in lab.rows["transfers.csv"]} == {"downlink", "uplink"}
+
+
+def test_a_client_that_was_missing_is_taken_back_when_it_asks(running: Running, lab: Lab, pi: Pi) -> None:
+    """Also where Flower had dropped its node: it is asked again from then on, and how long it was away is a row."""
+    pi.join()
+    assert lab.superlink._state.deactivate_node(pi.node_id)
+    lab.presence.lose(pi.node_id)
+    assert nodes(running, lab) == []
+    assert pi.pull().status == 204
+    assert nodes(running, lab) == [pi.node_id]
+    (row,) = lab.rows["events.csv"]
+    assert (row["event"], row["client"]) == ("returned", "pi-0")
+    assert 0 < row["duration_s"] < 60
+
+
+def nodes(running: Running, lab: Lab) -> list[int]:
+    """What the ServerApp is told."""
+    answer = running.run(lab.desk._answer(json.dumps(["nodes", {}]).encode(), lab.token))
+    return [int(node_id) for node_id in answer["node_ids"]]
+
+
+def test_a_client_that_joins_again_is_the_same(running: Running, lab: Lab, pi: Pi) -> None:
+    """Its process was started again: a row says so, and the message that the one before had not answered comes once more."""
+    pi.join()
+    (message_id,) = instruct(running, lab, pi.node_id)
+    assert message_in(pi.pull()).metadata.message_id == message_id
+    pi.join()
+    assert message_in(pi.pull()).metadata.message_id == message_id
+    (row,) = lab.rows["events.csv"]
+    assert (row["event"], row["client"], row["detail"]) == ("joined_again", "pi-0", "its process was started again")

@@ -37,5 +37,6 @@ def half_a_round(folder: Path, clients: int = 2) -> View:
     task = log.task_of("m0")
     assert task is not None
     log.downlink_sent(task)
+    lab.desk.close()
     log.reading("radio", "pi-0", {"raw_ns": 5, "technology": "5g", "rsrp_dbm": -91.4, "rssi_dbm": None}, everybody[0])
-    return View("lab-1", lab.experiment, log, lab.roster, rows.latest, SYSTEM_CLOCK)
+    return View("lab-1", lab.experiment, log, lab.roster, rows.latest, lab.waiting, SYSTEM_CLOCK)

@@ -19,7 +19,9 @@ def main(grid: Grid, context: Context) -> None:
     if context.run_config["own-loop"]:
         train_without_a_strategy(grid, model)
         return
-    FedAvg(min_available_nodes=2).start(grid, model, num_rounds=int(context.run_config["num-server-rounds"]))
+    nodes = int(context.run_config["min-nodes"])
+    strategy = FedAvg(min_available_nodes=nodes, min_train_nodes=nodes, min_evaluate_nodes=nodes)
+    strategy.start(grid, model, num_rounds=int(context.run_config["num-server-rounds"]))
 
 
 def train_without_a_strategy(grid: Grid, model: ArrayRecord) -> None:
