@@ -18,7 +18,7 @@ from pyarrow import csv
 
 from analysis.csv_file import DTYPES, REPEATED, Part, release_unused
 from analysis.load import Refused, Run, load_runs, read_table, refusal
-from analysis.mapping import ClockMapping, fit
+from analysis.mapping import ClockMapping, began_anew, fit
 from analysis.rounds import clients, rounds
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import (
@@ -54,6 +54,7 @@ SUMMARISED = {
             *("rtt_s", "retransmissions", "status"),
         )
     ),
+    "events.csv": Part(("round", "client", "event", "phase", "symptom", "duration_s")),
     "clock_samples.csv": Part(
         (
             *("client", "interface"),
@@ -92,11 +93,18 @@ def derive_for_summary(paths: Iterable[Path], refused: Refused | None = None) ->
 def derive(run: Run) -> Run:
     """Add the derived tables to a run; nothing is written."""
     phases, warnings = run["phases"], list(run.warnings)
-    mappings = {str(client): fit(samples) for client, samples in run["clock_samples"].groupby("client")}
+    grouped = {str(client): samples for client, samples in run["clock_samples"].groupby("client")}
+    restarted = {client for client, samples in grouped.items() if began_anew(samples)}
+    mappings = {client: None if client in restarted else fit(samples) for client, samples in grouped.items()}
     stamped = dict.fromkeys(host for name in ("start_host", "end_host") for host in phases[name].dropna().unique())
     for host in stamped:
         mapping = mappings.get(host)
-        if mapping is None and host != "server":
+        if host in restarted:
+            warnings.append(
+                f"{host}: its host was started again during the run, so its clock has two zeros; its phases stay where the "
+                "mapping known while recording put them"
+            )
+        elif mapping is None and host != "server":
             warnings.append(f"{host}: no clock samples; its phases stay where the mapping known while recording put them")
         elif mapping is not None and mapping.left_out:
             warnings.append(

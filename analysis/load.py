@@ -164,7 +164,7 @@ def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
     for table in RECORDED:
         file = path / table.name
         there = file.is_file()
-        if not there and _was_recorded(table, manifest.experiment.get("probes", {})):
+        if not there and _was_recorded(table, manifest.experiment):
             warnings.append(f"{table.name} is missing")
         if parts is None or table.name in parts:
             part = None if parts is None else parts[table.name]
@@ -172,9 +172,13 @@ def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
     return Run(path, manifest, tables, tuple(warnings))
 
 
-def _was_recorded(table: Table, probes: dict[str, Any]) -> bool:
-    """Whether a run with these probes has this file; runs from before there were radio probes have no radio.csv."""
-    return bool({"system.csv": probes.get("system", True), "radio.csv": "wifi" in probes}.get(table.name, True))
+def _was_recorded(table: Table, experiment: dict[str, Any]) -> bool:
+    """Whether a run of this experiment has this file; runs from before there were radio probes have no radio.csv, those from
+    before there were deadlines no events.csv.
+    """
+    probes = experiment.get("probes", {})
+    known = {"system.csv": probes.get("system", True), "radio.csv": "wifi" in probes}
+    return bool(known.get(table.name, table.name != "events.csv" or "deadlines" in experiment))
 
 
 def read_table(file: Path, table: Table, warnings: list[str], part: Part | None = None) -> pd.DataFrame:

@@ -40,6 +40,8 @@ from fltestbed.measure.mapping import DRIFT_BOUND_PPM, WANDER_BOUND_PPM
 STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
 """Columns of clock_samples.csv, t0 to t3."""
 
+RESTART_NS = 60_000_000_000
+
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.integer]
 
@@ -159,6 +161,15 @@ def fit(samples: pd.DataFrame, drift_bound_ppm: float = DRIFT_BOUND_PPM) -> Cloc
         _upper=_Envelope.of(sent, upper, fastest, slowest),
         _negative_lower=_Envelope.of(back, -lower, -slowest, -fastest),
     )
+
+
+def began_anew(samples: pd.DataFrame) -> bool:
+    """Whether a client's clock went back by more than `RESTART_NS` from one row to the next: its host was started again.
+
+    Rows stand in the order in which the server was told, which differs from that of the stamps by seconds at most.
+    """
+    sent = samples["client_send_raw_ns"].dropna().to_numpy(dtype=np.int64)
+    return bool((np.diff(sent) < -RESTART_NS).any())
 
 
 def _agree(stamps: _Ints, bound: float) -> NDArray[np.bool_]:

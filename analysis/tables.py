@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.absences import absence_warnings
 from analysis.asymmetry import asymmetries
 from analysis.capacity import carried
 from analysis.connections import connection_warnings
@@ -240,6 +241,7 @@ def _warnings(run: Run, warm_up: int) -> Iterator[str]:
         names = [f"{row.client} in round {row.round} ({row.status})" for row in lost.head(_AT_MOST).itertuples()]
         more = f" and {len(lost) - _AT_MOST} more" if len(lost) > _AT_MOST else ""
         yield f"{len(lost)} of {len(asked)} replies missing: {', '.join(names)}{more}"
+    yield from absence_warnings(run)
     for phase in CROSS_HOST:
         flags = timeline.loc[timeline["phase"] == phase, "uncertain"]
         uncertain = int(flags.fillna(False).sum())

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.mapping import _least_slope, fit
+from analysis.mapping import _least_slope, began_anew, fit
 
 STAMPS = ["client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"]
 MS = 1_000_000
@@ -150,3 +150,11 @@ def test_stamps_of_hosts_that_have_been_up_for_years_lose_nothing() -> None:
     assert mapping is not None
     offset, _ = mapping.offset(np.array([zero + 5]))
     assert offset.tolist() == [101 - zero]
+
+
+def test_a_clock_that_goes_far_back_has_begun_anew() -> None:
+    """A host that was started again counts from zero; rows that are told seconds late are of the same clock."""
+    hour = 3_600_000 * MS
+    late = samples((hour, 1, 1, hour), (hour + 9_000 * MS, 2, 2, hour), (hour + 2_000 * MS, 3, 3, hour))
+    assert not began_anew(late)
+    assert began_anew(samples((hour, 1, 1, hour), (12_000 * MS, 2, 2, 12_001 * MS)))
