@@ -53,6 +53,7 @@ A = TypeVar("A")
 CONNECT_S = 2.0
 RETRY_S = 0.5
 
+
 class NodeKey:
     """The key by which the server knows a node again, kept in a file that nobody else can read.
 
