@@ -263,12 +263,17 @@ class Session:
 @contextlib.asynccontextmanager
 async def _running(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Let a coroutine that never ends run beside the block; an error of its own ends the block's task."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(coroutine)
-        try:
-            yield
-        finally:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(coroutine)
+            try:
+                yield
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) > 1:
+            raise
+        raise errors.exceptions[0] from None  # whoever ends the run looks for its kind, and says its text
 
 
 def _cancel_on_signals() -> None:

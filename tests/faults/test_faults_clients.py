@@ -122,7 +122,7 @@ def test_a_trainer_that_dies_or_hangs_and_a_full_disk_end_nobody(tmp_path: Path,
     app = {"num_server_rounds": 3, "parameters": 1000, "seconds": 1.0}
     try:
         with FaultNetwork(tmp_path, 2, app, deadlines=deadlines) as net:
-            wait_until((full_disk / "node.key").exists, "the key")
+            wait_until((full_disk / "node.pub").exists, "both halves of the key")
             with (full_disk / "filler").open("wb", buffering=0) as filler:
                 try:
                     while filler.write(bytes(512)):
