@@ -3,15 +3,21 @@
 import csv
 import errno
 import io
+import json
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import RunFolderError, TestbedError
-from fltestbed.measure.recorder import Recorder, Value
-from fltestbed.measure.schema import METRICS_TABLE, RECORDED
+from fltestbed.measure.manifest import Manifest
+from fltestbed.measure.recorder import Recorder, Value, _write_lines
+from fltestbed.measure.schema import METRICS_TABLE, RECORDED, TABLES
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -45,6 +51,28 @@ class FullDisk(io.RawIOBase):
         self.room -= len(part)
         self.taken += part
         return len(part)
+
+
+class SlowDisk(io.FileIO):
+    """A file whose disk takes `delay_s` for each write; who has waited for it is known."""
+
+    def __init__(self, path: Path, mode: str, delay_s: float) -> None:
+        super().__init__(path, mode)
+        self.delay_s = delay_s
+        self.writers: set[int] = set()
+
+    def write(self, data: Any) -> int:
+        """Write slowly."""
+        self.writers.add(threading.get_ident())
+        threading.Event().wait(self.delay_s)
+        return super().write(data)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def test_each_file_has_its_header_and_nothing_else_at_first(tmp_path: Path) -> None:
@@ -130,7 +158,7 @@ def test_a_full_disk_is_said_with_the_next_row(tmp_path: Path) -> None:
     recorder._files["metrics.csv"].close()
     recorder._files["metrics.csv"] = FullDisk(0)  # type: ignore[assignment]
     recorder.write("metrics.csv", metric("lost"))
-    wait_until(lambda: not recorder._thread.is_alive())
+    wait_until(lambda: recorder._failure is not None)
     with pytest.raises(TestbedError, match="rows cannot be written: No space left on device"):
         recorder.write("metrics.csv", metric("refused"))
     with pytest.raises(TestbedError, match="No space left"):
@@ -155,10 +183,96 @@ def test_a_disk_that_takes_half_a_row_is_full(tmp_path: Path) -> None:
     recorder._files["metrics.csv"] = FullDisk(10)  # type: ignore[assignment]
     recorder.write("metrics.csv", metric("torn"))
     try:
-        wait_until(lambda: not recorder._thread.is_alive(), 1.0)
+        wait_until(lambda: recorder._failure is not None, 1.0)
     finally:
         with pytest.raises(TestbedError, match="No space left on device"):
             recorder.close()
+
+
+def test_of_a_row_that_is_torn_nothing_stays(tmp_path: Path) -> None:
+    """The disk takes one row and ten bytes of the next: the file ends with the first."""
+    (tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", tmp_path / "disk"], check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        with (tmp_path / "disk" / "file").open("ab", buffering=0) as file:
+            left, error = _write_lines(file, b"x" * 4085 + b"\n" + b"y" * 20 + b"\n")
+        assert (left, error and error.errno) == (b"y" * 20 + b"\n", errno.ENOSPC)
+        assert (tmp_path / "disk" / "file").stat().st_size == 4086
+    finally:
+        subprocess.run(["umount", tmp_path / "disk"], check=True)
+
+
+def test_a_full_disk_loses_no_row_that_was_queued(tmp_path: Path) -> None:
+    """A disk of 2 MB that somebody else fills: what was written stays, what is queued goes into the room that was held back,
+    and there is room for the last words of the manifest.
+    """
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        manifest = Manifest(disk, "r", SYSTEM_CLOCK)
+        told: list[TestbedError] = []
+        recorder = Recorder(disk, "r")
+        recorder.failed = told.append
+        recorder.write("metrics.csv", metric("before"))
+        wait_until(lambda: b"before" in (disk / "metrics.csv").read_bytes())
+        with pytest.raises(OSError, match="No space"):
+            fill(disk / "filling")
+        for number in range(2000):
+            recorder.write("metrics.csv", metric(f"m{number}"))
+        wait_until(lambda: bool(told))
+        assert len(told) == 1
+        with pytest.raises(TestbedError, match=r"cannot be written: No space left on device; make room"):
+            recorder.close()
+        manifest.end("failed", str(told[0]))
+        names = [row["metric"] for row in rows_of(disk / "metrics.csv")]
+        assert names == ["before", *(f"m{number}" for number in range(2000))]
+        assert json.loads((disk / "manifest.json").read_text())["status"] == "failed"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Who hands rows over never waits for a write; all are written."""
+    recorder = Recorder(tmp_path, "r")
+    recorder._files["metrics.csv"].close()
+    slow = recorder._files["metrics.csv"] = SlowDisk(tmp_path / "metrics.csv", "ab", 0.05)
+    for number in range(1000):
+        recorder.write("metrics.csv", metric(f"m{number}"))
+    recorder.close()
+    assert slow.writers
+    assert threading.get_ident() not in slow.writers
+    assert len(rows_of(tmp_path / "metrics.csv")) == 1000
+
+
+def test_rows_that_no_disk_takes_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue is bounded: a disk that hangs is said before memory is gone."""
+    monkeypatch.setattr("fltestbed.measure.recorder.MOST_ROWS", 10)
+    monkeypatch.setattr("fltestbed.measure.recorder.FLUSH_INTERVAL_S", 60.0)
+    recorder = Recorder(tmp_path, "r")
+    for number in range(10):
+        recorder.write("metrics.csv", metric(f"m{number}"))
+    wait_until(lambda: recorder._queue.qsize() < 10)  # the thread has taken its first rows, and waits for more
+    for number in range(10 - recorder._queue.qsize()):
+        recorder.write("metrics.csv", metric(f"n{number}"))
+    with pytest.raises(TestbedError, match="10 rows wait for the disk"):
+        recorder.write("metrics.csv", metric("too much"))
+    with pytest.raises(TestbedError, match="10 rows wait"):
+        recorder.close()
+
+
+def test_a_torn_last_line_is_cut_off_before_more_is_written(tmp_path: Path) -> None:
+    """As kill -9 leaves a file; a file without any whole line gets its header again."""
+    Recorder(tmp_path, "r").close()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("r,1,,server,,whole,1,1,1\nr,2,,ser")
+    (tmp_path / "transfers.csv").write_text("run,rou")
+    with Recorder(tmp_path, "r") as recorder:
+        recorder.write("metrics.csv", metric("after"))
+    assert [row["metric"] for row in rows_of(tmp_path / "metrics.csv")] == ["whole", "after"]
+    assert (tmp_path / "transfers.csv").read_text() == ",".join(TABLES["transfers.csv"].header) + "\n"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
