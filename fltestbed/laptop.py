@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +21,15 @@ from fltestbed.client.journal import JOURNALS, SUFFIX
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
 from fltestbed.errors import TestbedError
+from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
 from fltestbed.links import EmulatedNetwork, LinkProfile
 from fltestbed.links.competing import CompetingTraffic, check_iperf3
 from fltestbed.links.topology import QUIET_INTERFACE, Host
 from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
+from fltestbed.scratch import scratch_folder
 from fltestbed.security.folder import CertificateFolder
 
-END_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 4.0
 POLL_S = 0.1
 
 Process = subprocess.Popen[Any]
@@ -82,16 +83,17 @@ class Laptop:
             second_network=self.experiment.clock.second_network,
             sysctls=self.experiment.connection.sysctls,
         )
-        with tempfile.TemporaryDirectory(prefix="fltestbed-run-") as scratch, network:
-            logs = Path(scratch) / "logs"
+        with scratch_folder("run") as scratch, network:
+            logs = scratch / "logs"
             logs.mkdir()
             traffic = None if flow is None else CompetingTraffic(flow, network)
             try:
                 with traffic or contextlib.nullcontext():
-                    self._run(network, name, runs, Path(scratch), app, supernodes)
+                    self._run(network, name, runs, scratch, app, supernodes)
             finally:
                 if folder.is_dir():
-                    _keep_journals(folder, Path(scratch))
+                    _say_how_it_ended(folder)
+                    _keep_journals(folder, scratch)
                     counters = {host.name: asdict(host.counters()) for host in network.clients}
                     _keep(folder, logs, {"interface_counters": counters} | _flow_entry(traffic))
             if traffic is not None and traffic.ended_early:
@@ -115,15 +117,17 @@ class Laptop:
             command += ["--certificates", str(certificates.path)]
             command += ["--node-keys", str(certificates.nodes)] if self.experiment.server.node_keys is not None else []
         with contextlib.ExitStack() as stack:
-            server = _start(stack, network.server, command, None)
+            started: list[Process] = []
+            stack.callback(_end, started)
+            server = _start(started, network.server, command, None)
             clients = {}
             for number, host in enumerate(network.clients):
                 output = stack.enter_context((scratch / "logs" / f"{host.name}.log").open("wb"))
                 if number < len(network.clients) - supernodes:
                     argv = self._client(network, host, number, scratch, certificates, trust_apps=app is not None)
-                    clients[host.name] = _start(stack, host, argv, output)
+                    clients[host.name] = _start(started, host, argv, output)
                 else:
-                    clients[host.name] = self._supernode(stack, network, host, number, scratch, certificates, output)
+                    clients[host.name] = self._supernode(started, network, host, number, scratch, certificates, output)
             network.start_trace()
             _watch(server, clients, scratch / "logs")
 
@@ -161,7 +165,7 @@ class Laptop:
 
     def _supernode(
         self,
-        stack: contextlib.ExitStack,
+        started: list[Process],
         network: EmulatedNetwork,
         host: Host,
         number: int,
@@ -178,12 +182,19 @@ class Laptop:
         home = scratch / f"{host.name}-flwr"
         home.mkdir()
         process = host.popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=supernode_environment(home))
-        stack.callback(_end, process)
+        started.append(process)
         return process
 
 
 def _flow_entry(traffic: CompetingTraffic | None) -> dict[str, Any]:
     return {} if traffic is None else {"competing_flow": traffic.facts}
+
+
+def _say_how_it_ended(folder: Path) -> None:
+    """A server that was killed has left its manifest as it was."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if json.loads((folder / FILE_NAME).read_text())["status"] == "running":
+            amend(folder, status="failed", reason="the server was killed")
 
 
 def _keep_journals(folder: Path, scratch: Path) -> None:
@@ -207,10 +218,10 @@ def _keep(folder: Path, logs: Path, entries: dict[str, Any]) -> None:
         log.warning("%s: the logs and the counters of the interfaces could not be kept there", folder)
 
 
-def _start(stack: contextlib.ExitStack, host: Host, arguments: Sequence[str], log: IO[bytes] | None) -> Process:
-    """Start one of the toolkit's own commands on an emulated host; it is ended with the stack."""
+def _start(started: list[Process], host: Host, arguments: Sequence[str], log: IO[bytes] | None) -> Process:
+    """Start one of the toolkit's own commands on an emulated host."""
     process = host.popen([sys.executable, "-m", "fltestbed", *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    stack.callback(_end, process)
+    started.append(process)
     return process
 
 
@@ -223,9 +234,13 @@ def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
                 told.add(name)
                 log.warning("%s ended with status %s: %s", name, process.returncode, _last_line(logs / f"{name}.log"))
         if len(told) == len(clients):
-            _end(server)
+            _end([server])
             raise TestbedError(f"no client is left; the last one said: {_last_line(logs / f'{name}.log')}")
         time.sleep(POLL_S)
+    if server.returncode == INTERRUPTED_STATUS:
+        raise KeyboardInterrupt
+    if server.returncode < 0:
+        raise TestbedError(f"the server was killed by {signal.Signals(-server.returncode).name}")
     if server.returncode != 0:
         ended = TestbedError("")  # the server has said on this terminal what it was
         ended.exit_status = server.returncode
@@ -236,12 +251,15 @@ def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
             process.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _end(process: Process) -> None:
-    """End a process: asked first, then made to."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+def _end(processes: Sequence[Process]) -> None:
+    """End processes: all are asked first, then made to."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    for process in processes:
         try:
-            process.wait(END_TIMEOUT_S)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

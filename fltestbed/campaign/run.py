@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,9 @@ from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.lab.run import missing_parts
 from fltestbed.measure.manifest import amend
+from fltestbed.scratch import scratch_folder
 
-END_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 6.0
 
 
 def run_campaign(plan: Plan, folder: Path, console: Console, clock: Clock = SYSTEM_CLOCK) -> list[Path]:
@@ -96,8 +96,8 @@ def _make(plan: Plan, run: PlannedRun, folder: Path, clock: Clock) -> Progress:
     """Make one run in a process of its own, the command of a person who makes one run."""
     entry = manifest_entry(plan, run)
     start_ns = clock.raw_ns()
-    with tempfile.TemporaryDirectory(prefix="fltestbed-campaign-") as scratch:
-        command = _command(plan, run, folder, Path(scratch), entry)
+    with scratch_folder("campaign") as scratch:
+        command = _command(plan, run, folder, scratch, entry)
         # It dies with this process, and Ctrl-C reaches it through us, once.
         argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "fltestbed", *command]
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0)

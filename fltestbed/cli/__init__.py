@@ -2,9 +2,7 @@
 
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Any, ClassVar
 
 import click
@@ -14,8 +12,8 @@ from rich.console import Console
 from fltestbed import __version__
 from fltestbed.cli.lazy import LazyGroup
 from fltestbed.errors import TestbedError
-
-INTERRUPTED_STATUS = 130
+from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
+from fltestbed.interrupts import Interrupts
 
 
 class Commands(LazyGroup):
@@ -63,7 +61,12 @@ def main() -> None:
     logger = logging.getLogger("fltestbed")
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _interrupt)
+    with Interrupts():
+        status = _run()
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _run() -> Any:
     try:
         status: Any = app(standalone_mode=False)
         if status == INTERRUPTED_STATUS:  # typer has turned Ctrl-C into a status
@@ -88,12 +91,14 @@ def main() -> None:
             raise
         _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+    return status
 
 
 def _complain(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"fltestbed: {text}", markup=False, style="red")
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # Python's signature
-    raise KeyboardInterrupt
+class ToldByParent(TestbedError):
+    """A command that was interrupted with the one that had started it, which says so."""
+
+    exit_status = INTERRUPTED_STATUS

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from fltestbed.cli.client import default_state
 from fltestbed.client.journal import JOURNALS
 from fltestbed.errors import ConfigError, HostError
+from fltestbed.scratch import scratch_folder
 
 
 def collect(
@@ -34,8 +34,8 @@ def collect(
     from analysis.derive import derive_folders  # noqa: PLC0415
     from fltestbed.server.collection import collect as collect_rows  # noqa: PLC0415  # Flower takes a second to import
 
-    with tempfile.TemporaryDirectory(prefix="fltestbed-collect-") as scratch:
-        fetched = [_fetch(place, Path(scratch) / str(number)) for number, place in enumerate(from_ or [])]
+    with scratch_folder("collect") as scratch:
+        fetched = [_fetch(place, scratch / str(number)) for number, place in enumerate(from_ or [])]
         given = [*(state or []), *fetched]
         for place in state or []:
             if not place.exists():

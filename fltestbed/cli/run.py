@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fltestbed.cli import ToldByParent
 from fltestbed.config import load_experiment
 from fltestbed.config_file import check_name
 from fltestbed.errors import ConfigError
@@ -51,7 +52,12 @@ def run(
             f"(compression: {experiment.compression.summary}); drop [compression], or the SuperNodes"
         )
     name = check_name("--name", name or f"{experiment.name}-{profile.name}")
-    folder = Laptop(config, experiment, profile, backend, campaign).run(name, runs, app=app, supernodes=supernodes)
+    try:
+        folder = Laptop(config, experiment, profile, backend, campaign).run(name, runs, app=app, supernodes=supernodes)
+    except KeyboardInterrupt:
+        if campaign is not None:
+            raise ToldByParent from None
+        raise
     print(f"run folder: {folder}")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import ssl
+import threading
 import time
 import weakref
 from base64 import b64encode
@@ -52,6 +53,8 @@ A = TypeVar("A")
 
 CONNECT_S = 2.0
 RETRY_S = 0.5
+LEAVE_S = 1.0
+"""For the last word to a server that may be gone."""
 
 
 class NodeKey:
@@ -191,6 +194,8 @@ class FleetNode:
         request = ActivateNodeRequest(public_key=self._key.public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         with self._errors("come online", unless=(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED,)):
             self._client.ActivateNode(request)
+        if self._heartbeat is not None and self._heartbeat.is_running:
+            return  # it goes on for the new identifier
         self._heartbeat = HeartbeatSender(self._send_heartbeat)
         self._heartbeat.start()
 
@@ -247,7 +252,10 @@ class FleetNode:
     def leave(self) -> None:
         """Stop the heartbeat and go offline; the key stays registered. A server that is gone does not matter."""
         if self._heartbeat is not None and self._heartbeat.is_running:
-            self._heartbeat.stop()
+            stopping = threading.Thread(target=self._heartbeat.stop, name="heartbeat-stop", daemon=True)
+            stopping.start()
+            stopping.join(LEAVE_S)  # one that waits for an answer ends with this process
+        self._client._client.timeout = httpx.Timeout(LEAVE_S)
         with contextlib.suppress(httpx.HTTPError):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
         self.close()

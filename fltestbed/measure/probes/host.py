@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from fltestbed.measure.probes.probe import Row
 
 log = logging.getLogger("fltestbed")
 
-CLOSE_S = 5.0
+CLOSE_S = 4.0
 """How long the probe process may take to leave the host as it was."""
 
 
@@ -70,7 +71,8 @@ class HostProbes:
         self._is_on = True
         self._telling = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._closing = False
+        self._closing = self._has_ended = False
+        self._asked_s = 0.0
         self._thread = threading.Thread(target=self._listen, name="probes", daemon=True)
 
     def start(self) -> None:
@@ -96,16 +98,23 @@ class HostProbes:
             if self._process is not None:
                 self._tell({"on": on})
 
+    def ask_to_stop(self) -> None:
+        """Let the probes tell their last and end, while something else goes on; `stop` waits for it."""
+        if self._process is not None and not self._closing:
+            self._closing = True
+            self._asked_s = time.monotonic()
+            with contextlib.suppress(OSError), self._telling:
+                self._process.stdin.close()  # type: ignore[union-attr]  # it has a pipe
+
     def stop(self) -> None:
         """Let the probes tell their last and end. May be called before `start`, and twice."""
+        self.ask_to_stop()
         process = self._process
-        if process is None or self._closing:
+        if process is None or self._has_ended:
             return
-        self._closing = True
-        with contextlib.suppress(OSError):
-            process.stdin.close()  # type: ignore[union-attr]  # it has a pipe
+        self._has_ended = True
         try:
-            process.wait(CLOSE_S)
+            process.wait(max(0.0, CLOSE_S - (time.monotonic() - self._asked_s)))
         except subprocess.TimeoutExpired:
             log.warning("%s: the probes did not end within %g s and were killed", self._host, CLOSE_S)
             with contextlib.suppress(psutil.Error):
