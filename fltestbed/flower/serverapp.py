@@ -25,6 +25,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App, install
+from fltestbed.flower.continuation import Continuation, RoundKeeper
 from fltestbed.flower.folding import folded_averages, is_averaging
 
 
@@ -96,29 +97,39 @@ class FoldingGrid(Protocol):
 
 @contextmanager
 def observed_strategies(
-    listener: StepListener, raw_ns: Callable[[], int], folding_grid: FoldingGrid | None = None
+    listener: StepListener,
+    raw_ns: Callable[[], int],
+    folding_grid: FoldingGrid | None = None,
+    keeper: RoundKeeper | None = None,
 ) -> Iterator[None]:
     """Let `listener` see the steps of every strategy that is started within the block.
 
     The steps are wrapped on the strategy object that `start` was called on, so that any strategy works as it is, whatever
     methods it overrides; `evaluate_fn` is the step `server_evaluate`. A strategy that averages and is started with
-    `folding_grid` has the replies of training folded by it.
+    `folding_grid` has the replies of training folded by it. `keeper` is told of each round that is over, of the first call
+    of `start` alone, and may let that one go on from an earlier run.
     """
     original = Strategy.start
     signature = inspect.signature(original)
+    keepers = [keeper]
 
     def timed(
-        name: str, step: Callable[..., Any], fold: Callable[[list[Message]], None] | None = None
+        name: str,
+        step: Callable[..., Any],
+        continuation: Continuation,
+        fold: Callable[[list[Message]], None] | None = None,
     ) -> Callable[..., Any]:
         @functools.wraps(step)
         def wrapper(server_round: int, *args: Any, **kwargs: Any) -> Any:
+            round_ = server_round + continuation.done
             start = raw_ns()
-            result = step(server_round, *args, **kwargs)
+            result = step(round_, *args, **kwargs)
             if name.startswith("configure"):
                 result = list(result)  # a generator would do its work later, in somebody else's phase
                 if fold is not None:
                     fold(result)
-            listener(name, server_round, start, raw_ns(), result)
+            listener(name, round_, start, raw_ns(), result)
+            continuation.step_over(name, round_, result)
             return result
 
         return wrapper
@@ -126,6 +137,7 @@ def observed_strategies(
     @functools.wraps(original)
     def start(self: Strategy, *args: Any, **kwargs: Any) -> Any:
         call = signature.bind(self, *args, **kwargs)
+        continuation = Continuation(self, call, keepers.pop() if keepers else None)
         fold: Callable[[list[Message]], None] | None = None
         if folding_grid is not None and call.arguments["grid"] is folding_grid and is_averaging(self):
             strategy, grid = self, folding_grid  # narrowed to their types
@@ -135,11 +147,12 @@ def observed_strategies(
 
         before = {name: vars(self)[name] for name in _STEPS if name in vars(self)}
         for name in _STEPS:
-            setattr(self, name, timed(name, getattr(self, name), fold if name == "configure_train" else None))
-        if call.arguments.get("evaluate_fn") is not None:
-            call.arguments["evaluate_fn"] = timed("server_evaluate", call.arguments["evaluate_fn"])
+            step = timed(name, getattr(self, name), continuation, fold if name == "configure_train" else None)
+            setattr(self, name, step)
+        if (evaluate := call.arguments["evaluate_fn"]) is not None:
+            call.arguments["evaluate_fn"] = continuation.once(timed("server_evaluate", evaluate, continuation))
         try:
-            return original(*call.args, **call.kwargs)
+            return continuation.finished(original(*call.args, **call.kwargs))
         finally:  # or a second start would wrap the wrappers
             for name in _STEPS:
                 delattr(self, name)

@@ -94,6 +94,7 @@ class Watch:
             return metrics
 
         strategy.aggregate_train, strategy.aggregate_evaluate = train, evaluate  # type: ignore[method-assign]
+        vars(strategy)["early_stopping"] = self.patience  # an attribute of the strategy is in its checkpoints
 
     def check(self, server_round: int, metrics: MetricRecord | None) -> None:
         """Judge the round that has ended.
