@@ -20,6 +20,7 @@ from analysis.csv_file import DTYPES, REPEATED, Part, release_unused
 from analysis.load import Refused, Run, load_runs, read_table, refusal
 from analysis.mapping import ClockMapping, began_anew, fit
 from analysis.rounds import clients, rounds
+from analysis.sessions import boots, epoch_of_phases
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import (
     CLIENTS_TABLE,
@@ -92,8 +93,33 @@ def derive_for_summary(paths: Iterable[Path], refused: Refused | None = None) ->
 
 def derive(run: Run) -> Run:
     """Add the derived tables to a run; nothing is written."""
-    phases, warnings = run["phases"], list(run.warnings)
-    grouped = {str(client): samples for client, samples in run["clock_samples"].groupby("client")}
+    warnings = list(run.warnings)
+    phases, samples = run["phases"], run["clock_samples"]
+    starts_ns = boots(run.manifest.data.get("sessions") or [])
+    if starts_ns:
+        of_phases = epoch_of_phases(phases, starts_ns)
+        of_samples = np.searchsorted(starts_ns, samples["server_receive_raw_ns"].fillna(0).to_numpy(np.int64), side="right")
+        parts = [
+            _timed(run, phases[of_phases == epoch], samples[of_samples == epoch], warnings)
+            for epoch in range(len(starts_ns) + 1)
+        ]
+        timed = pd.concat(parts).sort_index()
+    else:
+        timed = _timed(run, phases, samples, warnings)
+    release_unused()
+    per_client = clients(timed, run["transfers"])
+    release_unused()
+    tables = {
+        TIMELINE_TABLE.name: timed,
+        CLIENTS_TABLE.name: per_client,
+        ROUNDS_TABLE.name: rounds(per_client, timed, run["metrics"]),
+    }
+    return replace(run, tables={**run.tables, **tables}, warnings=tuple(warnings))
+
+
+def _timed(run: Run, phases: pd.DataFrame, clock_samples: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
+    """The timeline of phases by the mappings that these clock samples allow; what is odd is added to `warnings`."""
+    grouped = {str(client): samples for client, samples in clock_samples.groupby("client")}
     restarted = {client for client, samples in grouped.items() if began_anew(samples)}
     mappings = {client: None if client in restarted else fit(samples) for client, samples in grouped.items()}
     stamped = dict.fromkeys(host for name in ("start_host", "end_host") for host in phases[name].dropna().unique())
@@ -121,16 +147,7 @@ def derive(run: Run) -> Run:
     if "start_ns" not in phases and not (stamped_whole and all(host == "server" or mappings.get(host) for host in stamped)):
         part = Part((*SUMMARISED["phases.csv"].columns, *_TIMES))
         phases = read_table(run.path / "phases.csv", PHASES_TABLE, [], part)
-    timed = timeline(phases, {host: mapping for host, mapping in mappings.items() if mapping}, run.manifest.zero_raw_ns)
-    release_unused()
-    per_client = clients(timed, run["transfers"])
-    release_unused()
-    tables = {
-        TIMELINE_TABLE.name: timed,
-        CLIENTS_TABLE.name: per_client,
-        ROUNDS_TABLE.name: rounds(per_client, timed, run["metrics"]),
-    }
-    return replace(run, tables={**run.tables, **tables}, warnings=tuple(warnings))
+    return timeline(phases, {host: mapping for host, mapping in mappings.items() if mapping}, run.manifest.zero_raw_ns)
 
 
 def write(run: Run) -> list[Path]:

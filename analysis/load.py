@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.csv_file import DTYPES, EMPTY, REPEATED, Part, read_columns
+from analysis.sessions import without_broken_rounds
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION, TIMELINE_TABLE, Kind, Table
 
@@ -148,7 +149,8 @@ def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
     ----------
     path : Path
     parts : mapping of str to Part, optional
-        What is wanted, by file name; other files are not opened, and have no table. Everything if left out.
+        What is wanted, by file name; other files are not opened, and have no table. Everything if left out, and of a run
+        whose server was started again, where it takes all to tell which rows count.
 
     Raises
     ------
@@ -160,25 +162,32 @@ def load_run(path: Path, parts: Mapping[str, Part] | None = None) -> Run:
     if manifest.status != "complete":
         reason = f" ({manifest.reason})" if manifest.reason else ""
         warnings.append(f"status is {manifest.status}{reason}: figures cover a part of the run")
+    sessions = manifest.data.get("sessions") or []
+    if len(sessions) > 1:
+        parts = None
     tables = {}
     for table in RECORDED:
         file = path / table.name
         there = file.is_file()
-        if not there and _was_recorded(table, manifest.experiment):
+        if not there and _was_recorded(table, manifest):
             warnings.append(f"{table.name} is missing")
         if parts is None or table.name in parts:
             part = None if parts is None else parts[table.name]
             tables[table.name] = read_table(file, table, warnings, part) if there else conform(pd.DataFrame(), table, part)
+    if len(sessions) > 1:
+        tables, told = without_broken_rounds(tables, sessions)
+        warnings += told
     return Run(path, manifest, tables, tuple(warnings))
 
 
-def _was_recorded(table: Table, experiment: dict[str, Any]) -> bool:
-    """Whether a run of this experiment has this file; runs from before there were radio probes have no radio.csv, those from
-    before there were deadlines no events.csv.
-    """
-    probes = experiment.get("probes", {})
-    known = {"system.csv": probes.get("system", True), "radio.csv": "wifi" in probes}
-    return bool(known.get(table.name, table.name != "events.csv" or "deadlines" in experiment))
+def _was_recorded(table: Table, manifest: Manifest) -> bool:
+    """Whether a run like this has this file; runs from before there were radio probes, deadlines or sessions lack theirs."""
+    probes = manifest.experiment.get("probes", {})
+    recorded = {
+        "system.csv": probes.get("system", True), "radio.csv": "wifi" in probes,
+        "events.csv": "deadlines" in manifest.experiment, "sessions.csv": "sessions" in manifest.data,
+    }  # fmt: skip
+    return bool(recorded.get(table.name, True))
 
 
 def read_table(file: Path, table: Table, warnings: list[str], part: Part | None = None) -> pd.DataFrame:
