@@ -36,3 +36,8 @@ class Clock:
 
 
 SYSTEM_CLOCK = Clock()
+
+
+def shifted(clock: Clock, shift_ns: int) -> Clock:
+    """The same clock with `shift_ns` added to its raw one: a host that was started again counts on from where it was."""
+    return Clock(lambda: clock.raw_ns() + shift_ns, clock.wall_ns) if shift_ns else clock

@@ -216,6 +216,9 @@ class Server(Section):
     mixed_versions: StrictBool = False
     """Let clients join that run another version of fltestbed or flwr; the manifest says so. What they then do to each other
     is untested."""
+    checkpoints: StrictBool = True
+    """Keep the model and the strategy's state of each round in the run folder (of the last two), so that a run whose server
+    failed can go on (`fltestbed server CONFIG --resume RUN`). Written beside the run, by a thread of its own."""
     largest_message_mb: Annotated[float, Field(gt=0, le=4096)] = 1024.0
     """A reply that announces more, or whose tensors would take more when they are whole again, is refused."""
 

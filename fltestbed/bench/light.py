@@ -77,6 +77,10 @@ class LightTrainer(trainer.Trainer):
         facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s, is_measured)
         return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
 
+    def become(self, run_id: int, node_id: int) -> None:
+        """Be another node of another run."""
+        self._worker.become(run_id, node_id)
+
     @property
     def pid(self) -> int:
         """Process identifier of the client."""

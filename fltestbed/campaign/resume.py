@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fltestbed.campaign.schedule import PlannedRun
+from fltestbed.differences import differences
 from fltestbed.errors import ConfigError
 from fltestbed.measure.manifest import FILE_NAME
 
@@ -83,9 +84,9 @@ def look(run: PlannedRun, folder: Path) -> Progress:
     if status != "complete":
         known: dict[str, State] = {"failed": "failed", "interrupted": "interrupted"}
         return Progress(known.get(status, "killed"), reason=reason)
-    if differences := _differences(run, manifest):
+    if changed := _differences(run, manifest):
         raise ConfigError(
-            f"{place}: was made under another configuration ({'; '.join(differences)}); give the campaign another name, or "
+            f"{place}: was made under another configuration ({'; '.join(changed)}); give the campaign another name, or "
             "move the folder away"
         )
     return Progress("complete", (manifest.get("campaign") or {}).get("elapsed_s"))
@@ -107,12 +108,4 @@ def _differences(run: PlannedRun, manifest: dict[str, Any]) -> list[str]:
     if run.condition.profile is not None:
         planned["link"] = run.condition.profile.model_dump(mode="json", by_alias=True)
     there = {"experiment": manifest.get("experiment"), "link": (manifest.get("link") or {}).get("profile")}
-    found = _compare(there, planned, "")
-    return [f"{key}: {given} there, {value} now" for key, given, value in found if key not in OF_THE_HOST]
-
-
-def _compare(there: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(there, dict) and isinstance(now, dict):
-        inside = (_compare(there[name], now[name], f"{key}.{name}".lstrip(".")) for name in now if name in there)
-        return [difference for differences in inside for difference in differences]
-    return [] if there == now else [(key, there, now)]
+    return [str(difference) for difference in differences(there, planned) if difference.key not in OF_THE_HOST]

@@ -40,6 +40,9 @@ def client(
     ] = False,
     trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
+    patience: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for a server that goes away in mid run, to be resumed.")
+    ] = 3600.0,
 ) -> None:
     """Take part in one run of a server: join, train when told to, send, leave when it is over.
 
@@ -57,7 +60,7 @@ def client(
     check_name("--link", link)
     Session(
         server, interface, link, partition, name, state or default_state() / name, trust_apps, timeout, ca=ca, key=key,
-        clock_interface=clock_interface, clock_server=clock_server, pin_route=pin_route,
+        clock_interface=clock_interface, clock_server=clock_server, pin_route=pin_route, patience_s=patience,
     ).run()  # fmt: skip
 
 

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from fltestbed.cli import ToldByParent
 from fltestbed.config import load_experiment
 from fltestbed.config_file import check_name, find_config, read_json
+from fltestbed.errors import ConfigError
 
 
 def server(
@@ -22,15 +24,25 @@ def server(
     ] = None,
     metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics there.")] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics; who reaches it reads them.")] = "127.0.0.1",
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run, whose server failed: its name below --runs, or its folder."),
+    ] = None,
     emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
     campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
     """Serve one run of an experiment: wait for the clients, train, write the run folder, end.
 
     Example: fltestbed server configs/paper.toml --name paper-5g
+
+    After a crash: fltestbed server configs/paper.toml --resume paper-5g
     """
+    if resume is not None and name is not None:
+        raise ConfigError(f"--name {name}: a run that is resumed keeps its name; leave it out")
     experiment = load_experiment(config).with_server(certificates=certificates, node_keys=node_keys)
     folder = runs / check_name("--name", name or experiment.name)
+    if resume is not None:
+        folder = runs / resume if (runs / resume).is_dir() else resume
     link = read_json(emulation) if emulation is not None else None
     part_of = read_json(campaign) if campaign is not None else None
     given = find_config(config, ".").read_text()
@@ -38,4 +50,9 @@ def server(
     from fltestbed.server.session import Session  # noqa: PLC0415  # Flower's server takes a second to import
 
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
-    Session(experiment, folder, app, link, given, part_of, metrics).run()
+    try:
+        Session(experiment, folder, app, link, given, part_of, metrics, is_resumed=resume is not None).run()
+    except KeyboardInterrupt:
+        if emulation is not None:
+            raise ToldByParent from None
+        raise

@@ -5,13 +5,14 @@ what a stock SuperNode does on the wire, one request for each object, except tha
 poll.
 """
 
+import contextlib
 import http.client
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Result
@@ -22,10 +23,11 @@ from fltestbed.client.transport import (
     Broken,
     Reply,
     ServerConnection,
+    SessionLost,
     refuse,
 )
 from fltestbed.clock import Clock
-from fltestbed.errors import ServerUnreachable
+from fltestbed.errors import ServerRefused, ServerUnreachable
 from fltestbed.flower.bundle import decode, encode_head, read_prologue
 from fltestbed.flower.node import FleetNode
 
@@ -64,6 +66,21 @@ class Carrier(Protocol):
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Send the reply to a message."""
+
+
+def _check_farewell(reply: Reply) -> None:
+    """The run is over; one that has failed may go on."""
+    if reply.data.get("can_go_on"):
+        raise SessionLost("the run has failed on the server", is_over=True)
+
+
+@contextlib.contextmanager
+def _node_errors() -> Iterator[None]:
+    """What breaks one of Flower's requests costs the message; the client introduces itself again."""
+    try:
+        yield
+    except (ServerRefused, ServerUnreachable) as error:
+        raise SessionLost(str(error)) from error
 
 
 class PatientConnection:
@@ -117,7 +134,7 @@ class PatientConnection:
                 if broken is not None and broken.start_ns is not None:
                     self.broken.append(broken)
                 patience_s = self._timeout_s if isinstance(error, ConnectionRefusedError) else self._patience_s
-                reason = broken.reason if broken is not None else str(error)
+                reason = broken.reason if broken is not None else str(error) or type(error).__name__
                 if time.monotonic() >= start + patience_s:
                     raise ServerUnreachable(
                         f"{self._server}: the server has been gone for {patience_s:g} s (during {path}: {reason})"
@@ -135,6 +152,17 @@ class PatientConnection:
         if not self.broken:
             return {}
         return {ATTEMPT_HEADER: str(len(self.broken) + 1), FIRST_SEND_HEADER: str(self.broken[0].start_ns)}
+
+    def post_json(self, path: str, facts: dict[str, Any]) -> Reply:
+        """Send a JSON object; an answer that is not 2xx is raised.
+
+        Raises
+        ------
+        ServerUnreachable, SessionLost, ServerRefused
+        """
+        reply = self.post(path, [json.dumps(facts).encode()], SILENCE_S)
+        refuse(reply)
+        return reply
 
     @property
     def send_ns(self) -> int:
@@ -187,6 +215,7 @@ class BundleCarrier:
             if reply.status == http.client.NO_CONTENT:
                 continue
             if reply.body[:1] == b"{":
+                _check_farewell(reply)
                 return None
             self._switch(bool(read_prologue(reply.body).get("measured", True)))
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
@@ -213,9 +242,10 @@ class BundleCarrier:
         sent: dict[str, int | None] = {"send_raw_ns": pushed.send_ns, "connect_ns": pushed.connect_ns}
         if self._connection.broken:
             sent["first_send_raw_ns"] = self._connection.broken[0].start_ns
+        if pushed.status >= http.client.BAD_REQUEST:
+            self._late.keep_reply(kept | sent)
         if pushed.status == http.client.CONFLICT:
             log.warning("%s", pushed.data.get("error"))
-            self._late.keep_reply(kept | sent)
             return
         refuse(pushed)
         self._late.keep_reply(kept | sent | {"server_end_raw_ns": pushed.data["server_end_raw_ns"]})
@@ -256,21 +286,24 @@ class ObjectsCarrier:
             if reply.status == http.client.NO_CONTENT:
                 continue
             if reply.data.get("finished"):
+                _check_farewell(reply)
                 return None
             self._switch(bool(reply.data.get("measured", True)))
             self._late.clock_sample("pull", reply, reply.data)
-            message = self._node.pull_message()
-            first_ns = self._clock.raw_ns()
-            if message is None:
-                continue
-            bundle = self._node.pull_objects(self._run_id, message)
+            with _node_errors():
+                message = self._node.pull_message()
+                first_ns = self._clock.raw_ns()
+                if message is None:
+                    continue
+                bundle = self._node.pull_objects(self._run_id, message)
             return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns())
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
         bundle = decode(b"".join([encode_head({}, messages=1), result.reply]))
         send_ns = self._clock.raw_ns()
-        self._node.push_reply(self._run_id, bundle)
+        with _node_errors():
+            self._node.push_reply(self._run_id, bundle)
         end_ns = self._clock.raw_ns()
         stamps = {"downlink_end_raw_ns": parcel.end_ns, "send_raw_ns": send_ns}
         self._late.reply({**result.facts, **stamps, "message_id": result.message_id})

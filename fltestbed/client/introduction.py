@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fltestbed.client.carriers import RETRY_INTERVAL_S, SILENCE_S
+from fltestbed.client.carriers import RETRY_INTERVAL_S, SILENCE_S, PatientConnection
 from fltestbed.client.path import ServerPath
 from fltestbed.client.transport import ServerConnection, refuse
 from fltestbed.clock import Clock
@@ -92,8 +92,10 @@ class Introduction:
             else:
                 return
 
-    def hello(self) -> dict[str, Any]:
+    def hello(self, timeout_s: float = 0.0) -> dict[str, Any]:
         """Say hello, and return what a client has to know; a server that does not know the key yet may take it.
+
+        What gets no answer, as of a server that is busy with many clients, is tried again for `timeout_s` seconds.
 
         Raises
         ------
@@ -102,10 +104,11 @@ class Introduction:
         ServerUnreachable
         """
         facts = [json.dumps({"versions": toolkit_versions(), "name": self._name}).encode()]
-        reply = self.connection.post("hello", facts, SILENCE_S)
+        patient = PatientConnection(self._server, self.connection, timeout_s)
+        reply = patient.post("hello", facts, SILENCE_S)
         if reply.status == http.client.UNAUTHORIZED:
-            self.node.register()
-            reply = self.connection.post("hello", facts, SILENCE_S)
+            self.node.register(timeout_s)
+            reply = patient.post("hello", facts, SILENCE_S)
         refuse(reply)
         return reply.data
 

@@ -1,15 +1,13 @@
 """One run on a client: join, work while there is work, tell what is left, leave."""
 
 import contextlib
-import hashlib
 import http.client
 import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,14 @@ from fltestbed.client.carriers import (
     PatientConnection,
 )
 from fltestbed.client.interface import check_interface
-from fltestbed.client.introduction import Introduction
+from fltestbed.client.introduction import CONNECT_TIMEOUT_S, Introduction
 from fltestbed.client.journal import Journal
 from fltestbed.client.path import ServerPath, free_abandoned_routes, host_of
+from fltestbed.client.rejoin import get_app, rejoin
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
-from fltestbed.client.transport import ServerConnection
+from fltestbed.client.transport import ServerConnection, SessionLost
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import ConfigError, ServerRefused
@@ -37,16 +36,16 @@ from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import Compression
-from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.flower.quantisation import Codec
 from fltestbed.measure.host import boot_id, describe_host
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.stamping import StampError
-from fltestbed.security.trust import ServerTrust
+from fltestbed.scratch import scratch_folder
 
 log = logging.getLogger("fltestbed")
 
 CLOCK_EXCHANGES = 8
+PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class Session:
         Whether code that the server sends may run here.
     timeout_s : float
         How long to try to reach a server that does not answer.
+    patience_s : float
+        How long to wait for a server that has gone away in the middle of a run, or has failed and may be resumed.
     ca : Path or None
         Certificate of the CA that signed the server's; None speaks plain HTTP.
     key : Path or None
@@ -100,6 +101,7 @@ class Session:
     key: Path | None = None
     trainer: Callable[[Order], Trainer] = Trainer
     pin_route: bool = False
+    patience_s: float = PATIENCE_S
 
     def run(self) -> None:
         """Take part in one run, to its end.
@@ -119,7 +121,7 @@ class Session:
     def _run(self, path: ServerPath) -> None:
         introduction = Introduction(self.server, self.name, self.state, path, self.clock, self.ca, self.key)
         introduction.reach(self.timeout_s)
-        hello = introduction.hello()
+        hello = introduction.hello(self.timeout_s)
         connection, node = introduction.connection, introduction.node
         if self.partition >= hello["clients"]:
             raise ConfigError(
@@ -128,22 +130,23 @@ class Session:
             )
         connection.congestion_control = hello["congestion_control"]
         connection.close()  # the next one has the congestion control of the run
+        node.come_online(int(hello["node_id"]), self.timeout_s)
         node.patience_s = float(hello.get("patience_s", 0.0))
-        node.come_online(int(hello["node_id"]))
         try:
-            with tempfile.TemporaryDirectory(prefix="fltestbed-client-") as home:
-                app = _get_app(connection, hello)
-                self._check_trust(app)
+            with scratch_folder("client") as home:
+                app = get_app(PatientConnection(self.server, connection, self.timeout_s), hello)
+                self.check_trust(app)
                 node_config = {
                     "partition-id": self.partition, "num-partitions": hello["clients"], "trust-apps": self.trust_apps,
                 }  # fmt: skip
                 uplink = Compression(Codec(**hello["compression"]), int(hello["largest_message_bytes"]))
-                order = Order(app, node.node_id, node_config, Path(home), uplink)
-                _Work(self, connection, node, introduction.key, order, hello, path, introduction.trust).run()
+                order = Order(app, node.node_id, node_config, home, uplink)
+                _Work(self, introduction, order, hello, path).run()
         finally:
             node.leave()
 
-    def _check_trust(self, app: App) -> None:
+    def check_trust(self, app: App) -> None:
+        """Refuse code of the server's that nobody here has agreed to."""
         names = inspect(app.fab)
         if not names.is_installed_app and not self.trust_apps:
             raise ServerRefused(
@@ -152,34 +155,23 @@ class Session:
             )
 
 
-def _get_app(connection: ServerConnection, hello: dict[str, Any]) -> App:
-    fab = bytes(connection.post_json("app", {}).body)
-    if hashlib.sha256(fab).hexdigest() != hello["fab_hash"]:
-        raise ServerRefused("the app that the server sent does not have the hash that the server named")
-    return App(int(hello["run_id"]), hello["fab_id"], hello["fab_version"], hello["fab_hash"], fab)
-
-
 class _Work:
     """The loop of a client that has joined."""
 
     def __init__(
         self,
         session: Session,
-        connection: ServerConnection,
-        node: FleetNode,
-        key: NodeKey,
+        introduction: Introduction,
         order: Order,
         hello: dict[str, Any],
         path: ServerPath,
-        trust: ServerTrust | None = None,
     ) -> None:
         self._session = session
+        self._introduction = introduction
         self._path = path
-        self._connection = connection
-        self._node = node
-        self._key = key
+        self._connection, self._node = introduction.connection, introduction.node
+        self._key, self._trust = introduction.key, introduction.trust
         self._order = order
-        self._trust = trust
         self._hold_s = float(hello["hold_s"])
         self._deadline_s = float(hello["deadline_s"])
         self._patience_s = float(hello.get("patience_s", 0.0))
@@ -188,9 +180,9 @@ class _Work:
         self._clock_interval_s = float(hello["clock_interval_s"])
         self._is_measured = bool(hello.get("measured", True))
         self._keep_warm_s = float(hello.get("keep_warm_s", 0.0))
-        self._run = {"run": hello.get("run"), "run_id": hello.get("run_id")}
+        self._hello = hello
+        self._run = {"run": hello.get("run"), "run_id": hello.get("first_run_id", hello.get("run_id"))}
         self._late = LateStamps()
-        self._trainer_pid = 0
         self._stamp_error = StampError()
         self._probes = HostProbes(
             session.name, session.interface, hello["probes"], True, self._processes, self._take_reading, self._late.probe
@@ -211,22 +203,31 @@ class _Work:
 
     def _work(self) -> None:
         self._switch(self._is_measured)
-        trainer = self._start_trainer()
+        self._start_trainer()
         stack = contextlib.ExitStack()
         try:
             if self._is_measured:
                 self._probes.start()
             stack.enter_context(self._second_clock())
-            for _ in range(CLOCK_EXCHANGES if self._late.is_on else 0):
-                reply = self._connection.post_json("clock", {})
-                self._late.clock_sample("clock", reply, reply.data)
-            trainer.wait_ready()
-            self._join()
+            joining = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
+            self._compare_clocks(joining)
+            self._trainer.wait_ready()
+            self._join(joining)
             keep_what_is_there()
-            patient = PatientConnection(self._session.server, self._connection, self._session.timeout_s, self._patience_s)
-            carrier = self._carrier(patient)
-            while (parcel := carrier.receive()) is not None:
-                trainer = self._answer(trainer, carrier, parcel)
+            patient = PatientConnection(
+                self._session.server, self._connection, self._session.patience_s, self._patience_s
+            )  # fmt: skip
+            lost: SessionLost | None = None
+            while True:
+                try:
+                    if lost is not None:
+                        self._go_on(patient, lost)
+                    carrier = self._carrier(patient)
+                    while (parcel := carrier.receive()) is not None:
+                        self._answer(carrier, parcel)
+                    break
+                except SessionLost as loss:
+                    lost = loss
             self._probes.stop()
             carried = self._path.carried()
             if carried["mismatch"] is not None:
@@ -235,10 +236,47 @@ class _Work:
             last |= {"stamp_error": self._stamp_error.describe()} if self._is_measured else {}
             patient.post("leave", [json.dumps(last).encode()], SILENCE_S)
         finally:
+            self._probes.ask_to_stop()
+            self._trainer.kill()
             stack.close()
-            trainer.kill()
             self._connection.close()  # before the probes: a server that shuts down waits for it
             self._probes.stop()
+
+    def _compare_clocks(self, connection: PatientConnection) -> None:
+        for _ in range(CLOCK_EXCHANGES if self._late.is_on else 0):
+            reply = connection.post_json("clock", {})
+            self._late.clock_sample("clock", reply, reply.data)
+
+    def _go_on(self, connection: PatientConnection, loss: SessionLost) -> None:
+        """Take part in the run's next session on the server, as the same client."""
+        session = self._session
+        log.warning("%s: %s; waiting for it to go on, %g s at most", session.name, loss, session.patience_s)
+        if loss.is_over:
+            self._leave()
+        self._late.take()  # meant for the server that is gone: `fltestbed collect` brings it from this client's own copy
+        self._hello = rejoin(session.server, self._introduction, session.patience_s, self._hello, loss)
+        former = self._order.app
+        app = replace(former, run_id=int(self._hello["run_id"]))
+        if self._hello["fab_hash"] != former.fab_hash:
+            app = get_app(connection, self._hello)
+            session.check_trust(app)
+        self._order = replace(self._order, app=app, node_id=self._node.node_id)
+        is_other = app.fab_hash != former.fab_hash
+        try:
+            self._trainer.become(app.run_id, self._order.node_id)
+        except TrainerFailed:
+            is_other = True
+        if is_other:
+            self._trainer.kill()
+            self._start_trainer()
+            self._trainer.wait_ready()
+        self._compare_clocks(connection)
+        self._join(connection)
+
+    def _leave(self) -> None:
+        """Tell a server that ends what it may still want to know; one that is gone does not matter."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self._connection.post("leave", [json.dumps(self._late.take()).encode()], CONNECT_TIMEOUT_S)
 
     def _second_clock(self) -> contextlib.AbstractContextManager[object]:
         session = self._session
@@ -261,18 +299,16 @@ class _Work:
         self._late.is_on = self._connection.is_measured = is_measured
         self._probes.switch(is_measured)
 
-    def _start_trainer(self) -> Trainer:
-        trainer = self._session.trainer(self._order)
-        self._trainer_pid = trainer.pid
-        return trainer
+    def _start_trainer(self) -> None:
+        self._trainer = self._session.trainer(self._order)
 
     def _take_reading(self, table: str, row: dict[str, Any]) -> None:
         self._late.reading(table, row | (self._stamp_error.columns() if table == "system" else {}))
 
     def _processes(self) -> tuple[int, int]:
-        return os.getpid(), self._trainer_pid
+        return os.getpid(), self._trainer.pid
 
-    def _join(self) -> None:
+    def _join(self, connection: PatientConnection) -> None:
         session = self._session
         tls = self._trust.describe() if self._trust is not None else None
         host = describe_host(session.clock) | {"tls": tls, "path": self._path.describe()}
@@ -282,13 +318,13 @@ class _Work:
             "clock_interface": session.clock_interface, "host": host,
             "wall_offset_s": self._key.wall_offset_s, "boot": boot_id(),
         }  # fmt: skip
-        self._connection.post_json("join", facts | self._late.take())
+        connection.post_json("join", facts | self._late.take())
         log.info("%s joined %s over %s", session.name, session.server, session.interface)
 
-    def _answer(self, trainer: Trainer, carrier: Carrier, parcel: Parcel) -> Trainer:
-        """Let the trainer answer and send what it made; returns the trainer to use next."""
+    def _answer(self, carrier: Carrier, parcel: Parcel) -> None:
+        """Let the trainer answer and send what it made; one that failed is replaced."""
         try:
-            result = trainer.work(
+            result = self._trainer.work(
                 parcel.data,
                 self._key.wall_offset_s,
                 self._trainer_limit_s,
@@ -298,13 +334,12 @@ class _Work:
             )
         except TrainerFailed as failure:
             log.warning("%s: %s", self._session.name, failure)
-            trainer.kill()
-            trainer = self._start_trainer()
+            self._trainer.kill()
+            self._start_trainer()
             carrier.send(parcel, self._error_reply(parcel, str(failure)))
-            trainer.wait_ready()
+            self._trainer.wait_ready()
         else:
             carrier.send(parcel, result)
-        return trainer
 
     def _keep_warm(self) -> None:
         """A few bytes there and back, so that nothing sleeps; a broken link is the next transfer's to tell."""

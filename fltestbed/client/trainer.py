@@ -120,6 +120,15 @@ class Trainer:
         facts = json.loads(self._receive(timeout_s, meanwhile, every_s))
         return Result(facts.pop("message_id"), facts, self._buffers.to_parent.read(facts.pop("length")))
 
+    def become(self, run_id: int, node_id: int) -> None:
+        """Be another node of another run from now on: the server has been started again, and the app's state stays.
+
+        Raises
+        ------
+        TrainerFailed
+        """
+        self._send(json.dumps({"run_id": str(run_id), "node_id": str(node_id)}).encode())
+
     @property
     def pid(self) -> int:
         """Process identifier."""
@@ -194,6 +203,9 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
         pipe.send_bytes(b"{}")
         while True:
             order = json.loads(pipe.recv_bytes())
+            if "node_id" in order:
+                worker.become(int(order["run_id"]), int(order["node_id"]))
+                continue
             facts, chunks = worker.answer(buffers.to_child, order["length"], order["wall_offset_s"], order["measured"])
             pipe.send_bytes(json.dumps({**facts, "length": buffers.to_parent.write(chunks)}).encode())
 

@@ -319,11 +319,36 @@ class ServerConnection:
         yield end + self.send_ns.to_bytes(START_BYTES, "big") if tells_start else end
 
 
+class SessionLost(ServerRefused):
+    """The server does not know this client (any more), or has failed: only a new introduction can help.
+
+    Attributes
+    ----------
+    is_over : bool
+        Whether the run's session on the server has ended: the server has to be started again first.
+    """
+
+    def __init__(self, reason: str, *, is_over: bool = False) -> None:
+        super().__init__(reason)
+        self.is_over = is_over
+
+
 def refuse(reply: Reply) -> None:
-    """Raise what the server said when it said no."""
+    """Raise what the server said when it said no.
+
+    Raises
+    ------
+    SessionLost
+        It does not know this client: it has been started again since this client joined. Or it has failed.
+    ServerRefused
+        Any other reason.
+    """
     if reply.status >= http.client.BAD_REQUEST:
         try:
             reason = str(reply.data.get("error"))
         except (ValueError, TypeError):
             reason = f"HTTP status {reply.status}"
-        raise ServerRefused(f"the server refused: {reason}")
+        if reply.status == http.client.INTERNAL_SERVER_ERROR:
+            raise SessionLost(f"the server has failed: {reason}", is_over=True)
+        refused = SessionLost if reply.status == http.client.UNAUTHORIZED else ServerRefused
+        raise refused(f"the server refused: {reason}")

@@ -58,6 +58,11 @@ class Worker:
         apps.install(app)
         return cls(apps.load_client_app(app), context, compression)
 
+    def become(self, run_id: int, node_id: int) -> None:
+        """Answer as another node of another run, with the app's context as it is."""
+        apps.set_identity(run_id, node_id)
+        self._context.run_id, self._context.node_id = run_id, node_id
+
     def answer(
         self, message_buffer: SharedBuffer, length: int, wall_offset_s: float, is_measured: bool = True
     ) -> tuple[dict[str, Any], list[Piece]]:

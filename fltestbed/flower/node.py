@@ -170,8 +170,8 @@ class FleetNode:
         self._heartbeat: HeartbeatSender | None = None
         self.node_id = 0
 
-    def register(self) -> None:
-        """Make the key known to the server.
+    def register(self, patience_s: float = 0.0) -> None:
+        """Make the key known to the server; what gets no answer is tried again for `patience_s` seconds.
 
         One that is known already is fine, and so is a server that takes only the keys on its list: the next request tells
         whether this one is among them.
@@ -182,18 +182,18 @@ class FleetNode:
         """
         fine = (ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE, ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED)
         with self._errors("register", unless=fine):
-            self._client.RegisterNode(RegisterNodeFleetRequest(public_key=self._key.public))
+            self._patiently(self._client.RegisterNode, patience_s)(RegisterNodeFleetRequest(public_key=self._key.public))
 
-    def come_online(self, node_id: int) -> None:
+    def come_online(self, node_id: int, patience_s: float = 0.0) -> None:
         """Tell the server that the node is there, and go on telling it in the background.
 
         Flower refuses to activate a node that it still counts as online (up to a minute after a crash); a heartbeat does
-        the same for such a node.
+        the same for such a node. What gets no answer is tried again for `patience_s` seconds.
         """
         self.node_id = node_id
         request = ActivateNodeRequest(public_key=self._key.public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         with self._errors("come online", unless=(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED,)):
-            self._client.ActivateNode(request)
+            self._patiently(self._client.ActivateNode, patience_s)(request)
         if self._heartbeat is not None and self._heartbeat.is_running:
             return  # it goes on for the new identifier
         self._heartbeat = HeartbeatSender(self._send_heartbeat)
@@ -234,11 +234,11 @@ class FleetNode:
             )  # fmt: skip
             push_object_contents_from_iterable(contents, push)
 
-    def _patiently(self, call: Callable[[R], A]) -> Callable[[R], A]:
+    def _patiently(self, call: Callable[[R], A], patience_s: float | None = None) -> Callable[[R], A]:
         """The same call, made again when its connection breaks, as after an outage."""
 
         def called(request: R) -> A:
-            end = time.monotonic() + self.patience_s
+            end = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
             while True:
                 try:
                     return call(request)

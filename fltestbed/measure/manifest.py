@@ -2,8 +2,11 @@
 
 import json
 import os
+import queue
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,12 +38,22 @@ class Manifest:
     """The manifest of one run: a dictionary that is on disk whenever it changes.
 
     The file is replaced, never written in place, so a reader finds it whole at any moment. Threads may share it.
+
+    Parameters
+    ----------
+    folder : Path
+    run : str
+    clock : Clock
+        Its zero is now.
+    former : dict, optional
+        What the manifest of a run that goes on says; it keeps its name and its zero.
     """
 
-    def __init__(self, folder: Path, run: str, clock: Clock) -> None:
+    def __init__(self, folder: Path, run: str, clock: Clock, former: dict[str, Any] | None = None) -> None:
         self._path = folder / FILE_NAME
         self._lock = threading.RLock()
-        self._data: dict[str, Any] = {
+        self._background: queue.SimpleQueue[str | None] | None = None
+        self._data: dict[str, Any] = former or {
             "schema_version": SCHEMA_VERSION,
             "run": run,
             "status": "running",
@@ -49,12 +62,19 @@ class Manifest:
             "git": git_state(),
             "hosts": {},
         }
+        self._data["status"] = "running"
+        self._data.pop("reason", None)
         self.save()
 
     @property
     def run(self) -> str:
         """Name of the run."""
         return str(self._data["run"])
+
+    @property
+    def run_id(self) -> str:
+        """Flower's identifier of the run in its first session; empty before it is known."""
+        return str(self._data.get("run_id", ""))
 
     @property
     def zero_raw_ns(self) -> int:
@@ -87,22 +107,81 @@ class Manifest:
                 marks.append(reason)
             self.save()
 
+    def begin_session(self, **facts: Any) -> int:
+        """The server has started, for the first time or again; returns the number of the session, from 1."""
+        with self._lock:
+            sessions: list[dict[str, Any]] = self._data.setdefault("sessions", [])
+            for former in sessions[-1:]:
+                former["status"] = "killed" if former["status"] == "running" else former["status"]
+            sessions.append({**facts, "status": "running"})
+            self.save()
+            return len(sessions)
+
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Say how the run ended, and the session with it."""
+        ending = {"status": status} | ({} if reason is None else {"reason": reason})
+        with self._lock:
+            for session in self._data.get("sessions", [])[-1:]:
+                session.update(ending)
+            self.update(**ending)
+
     def save(self) -> None:
         """Replace the file."""
         with self._lock:
-            _replace(self._path, self._data)
+            text = _text(self._data)
+            if self._background is None:
+                _replace(self._path, text)
+            else:
+                self._background.put(text)
+
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Within the block a thread saves what changes, the latest state alone: nobody waits for a disk that is slow.
+
+        At the end of the block everything is on the disk; a disk that refuses is told by what is saved after that.
+        """
+        background: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._save_latest, args=(background,), name="manifest", daemon=True)
+        thread.start()
+        self._background = background
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._background = None
+                background.put(None)
+            thread.join()
+
+    def _save_latest(self, texts: "queue.SimpleQueue[str | None]") -> None:
+        while (text := texts.get()) is not None:
+            is_last = False
+            while not texts.empty() and not is_last:
+                later = texts.get()
+                is_last = later is None
+                text = text if later is None else later
+            with suppress(OSError):
+                _replace(self._path, text)
+            if is_last:
+                return
 
 
 def amend(folder: Path, **entries: Any) -> None:
     """Add top-level entries to the manifest of a run that has ended."""
     path = folder / FILE_NAME
     data = json.loads(path.read_text())
-    _replace(path, data | entries)
+    _replace(path, _text(data | entries))
 
 
-def _replace(path: Path, data: dict[str, Any]) -> None:
+def _text(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -190,6 +190,10 @@ UPLINK_COMPRESSION_ERROR = "uplink-compression-error"
 DOWNLINK_COMPRESSION_ERROR = "downlink-compression-error"
 """Metrics of the toolkit's own in metrics.csv: what compression made of the numbers of a message."""
 
+CHECKPOINT_TIME = "checkpoint-s"
+CHECKPOINT_PAUSE = "checkpoint-pause-s"
+"""Metrics of the toolkit's own in metrics.csv: how long a checkpoint took to the disk, and how long the round loop paused."""
+
 ROUND_TIME = "round-s"
 """Metric of the toolkit's own: seconds of a round that was not measured otherwise (`[instrumentation]`)."""
 
@@ -203,7 +207,7 @@ METRICS_TABLE = Table(
         client name of the client; empty for a figure of the global model or an aggregate
         source server (evaluated or measured there), client (one client's own) or aggregate (weighted over clients)
         message_type train, evaluate or query for metrics that came with replies; empty for the server's evaluation
-        metric name of the metric as the app gave it; the toolkit's own are aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation; uplink-compression-error (client) and downlink-compression-error (server): norm of what quantisation changed over the norm of the quantised tensors, no row without compressed tensors; and round-s (server), of a round that was not measured otherwise: its seconds, from configure to the end of its last aggregation
+        metric name of the metric as the app gave it; the toolkit's own are aggregate-overlap-s (server, train): seconds in which replies were added up while others were still awaited, no row without streaming aggregation; uplink-compression-error (client) and downlink-compression-error (server): norm of what quantisation changed over the norm of the quantised tensors, no row without compressed tensors; checkpoint-s (server): from the end of a round until its model and the strategy's state were on the disk, beside whatever went on, and checkpoint-pause-s (server): what the round loop itself spent on that, between two rounds and in no phase; and round-s (server), of a round that was not measured otherwise: its seconds, from configure to the end of its last aggregation
         value [float] its value
         raw_ns server's clock when the value was known
         time_s the same from the run's zero
@@ -234,6 +238,24 @@ SYSTEM_TABLE = Table(
         wall_offset_uncertainty_s bound of its error, as the daemon says; empty where it gives none
         sched_delay_s time since the last row in which the thread that stamps could have run and had no CPU (schedstat of Linux): the server's event loop, the client's network process
         loop_lag_max_s largest time since the last row that something that had come waited until the server's event loop, which stamps it, came to it; empty on clients, which have none
+    """),
+)
+
+SESSIONS_TABLE = Table(
+    "sessions.csv",
+    "One row a session of the server: the run's first, and one for each time that it was resumed.",
+    False,
+    _columns("""
+        run name of the run
+        session [int] number of the session, from 1
+        first_round [int] the round with which it began; what an earlier session had begun of that round and later ones was made again, and stands in the other files before this session's rows
+        start_wall wall clock of the server's host, UTC, ISO 8601
+        start_raw_ns server's clock when the session began; of a host that was started again continued by its wall clock
+        start_ns the same from the run's zero
+        gap_s time without a server before it: since the last stamp that the session before left on the disk; empty for the first
+        same_boot [bool] 1 when the host was not started again in between: then gap_s is as good as its clock, else only as good as its wall clock; empty for the first
+        before how the session before it ended: killed (without a word), failed or interrupted; empty for the first
+        detail why, as far as it was said
     """),
 )
 
@@ -367,6 +389,7 @@ RECORDED = (
     SYSTEM_TABLE,
     RADIO_TABLE,
     EVENTS_TABLE,
+    SESSIONS_TABLE,
 )
 DERIVED = (TIMELINE_TABLE, CLIENTS_TABLE, ROUNDS_TABLE)
 TABLES = {table.name: table for table in RECORDED + DERIVED}

@@ -18,15 +18,21 @@ class AbsenceLog:
         The run's zero on the server's raw clock.
     told : callable (dict), optional
         Gets the summary for the manifest, each time it has changed.
+    before : dict, optional
+        The summary of earlier sessions of the run, which counts go on from.
     """
 
     def __init__(
-        self, recorder: Recorder, zero_raw_ns: int, told: Callable[[dict[str, Any]], None] = lambda _: None
+        self,
+        recorder: Recorder,
+        zero_raw_ns: int,
+        told: Callable[[dict[str, Any]], None] = lambda _: None,
+        before: dict[str, dict[str, int]] | None = None,
     ) -> None:
         self._recorder = recorder
         self._zero = zero_raw_ns
         self._told = told
-        self._counts: dict[str, Counter[str]] = {}
+        self._counts = {name: Counter(counts) for name, counts in (before or {}).items()}
         self.round = 0
         """The round under way."""
 

@@ -4,7 +4,9 @@ Reads one line of JSON on standard input: ``{"address": "127.0.0.1:9092", "token
 [5, 6, 7], "compression": {...}, "minimum_replies": 1}``. The token never stands in an argument, where every user of the host
 could read it; `streaming` is `strategy.streaming`; `inherited` are the descriptors of `fltestbed.server.desk.Desk`;
 `compression` is what `fltestbed.flower.compression.Compression.of` takes, `minimum_replies` is
-`deadlines.minimum-replies`, `instrumentation` the section of the experiment.
+`deadlines.minimum-replies`, `instrumentation` the section of the experiment, `checkpoints` the folder for them and the one
+to go on from, if any, and `clock_shift_ns` what is added to this host's raw clock in a run that went on after the host was
+started again.
 """
 
 import importlib
@@ -12,16 +14,18 @@ import json
 import logging
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
 from fltestbed.client.trainer import die_with_parent
-from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.clock import SYSTEM_CLOCK, shifted
 from fltestbed.collector import keep_what_is_there
 from fltestbed.config import Instrumentation
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
 from fltestbed.server.grid import BundleGrid, scalar_metrics
+from fltestbed.server.keeper import Keeper
 from fltestbed.shared_buffer import BufferPair
 
 
@@ -33,14 +37,19 @@ def main(preload: str | None) -> int:
     go = json.loads(sys.stdin.readline() or "null")
     if go is None:
         return 0  # the server went away before the run began
+    clock = shifted(SYSTEM_CLOCK, go.get("clock_shift_ns", 0))
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
     instrumentation = Instrumentation.model_validate(go.get("instrumentation", {}))
     *buffers, channel = go["inherited"]
     grid = BundleGrid(
-        Connection(channel), task, run, BufferPair.inherit(buffers), SYSTEM_CLOCK,
+        Connection(channel), task, run, BufferPair.inherit(buffers), clock,
         Compression.of(**go["compression"]), go["minimum_replies"], instrumentation.is_measured,
     )  # fmt: skip
+
+    kept = go.get("checkpoints")
+    source = Path(kept["source"]) if kept and kept["source"] else None
+    keeper = Keeper(Path(kept["folder"]), source, grid, clock) if kept else None
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
         if name == "configure_train":
@@ -65,9 +74,11 @@ def main(preload: str | None) -> int:
     error: str | None = None
     keep_what_is_there()
     try:
-        with observed_strategies(listen, SYSTEM_CLOCK.raw_ns, grid if go.get("streaming", True) else None):
+        with observed_strategies(listen, clock.raw_ns, grid if go.get("streaming", True) else None, keeper):
             run_app(run, app, context, grid)
-        grid.mark("end", raw_ns=SYSTEM_CLOCK.raw_ns())
+        grid.mark("end", raw_ns=clock.raw_ns())
+        if keeper is not None:
+            keeper.close()
         grid.close()
     except Exception as exception:
         error = f"{type(exception).__name__}: {exception}"

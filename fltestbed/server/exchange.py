@@ -35,6 +35,8 @@ class Exchange:
         self._under_way: set[str] = set()
         self.finished = asyncio.Event()
         """Set when the run is over: nodes that wait for work are told so."""
+        self.farewell = {"finished": True}
+        """What they are told: also whether the run has failed and may be resumed."""
 
     def send(self, bundle: Bundle) -> list[str | None]:
         """Store the ServerApp's messages and wake the nodes that they are for."""
@@ -123,7 +125,7 @@ class Exchange:
             # a reply that is half there would count as delivered.
             asked = ready or self._lost(message_ids, run_id)
             bundle = self._superlink.take_replies(asked, run_id)
-            if bundle.messages or loop.time() >= deadline:
+            if bundle.messages or self.finished.is_set() or loop.time() >= deadline:
                 for message_id in ready:
                     del self._complete[message_id]
                 return bundle
@@ -164,9 +166,12 @@ class Exchange:
             self._node_of.pop(message.metadata.reply_to_message_id, None)
         self._superlink.forget(bundle)
 
-    def finish(self) -> None:
-        """End the run: every node that waits for work is told."""
+    def finish(self, *, can_go_on: bool = False) -> None:
+        """End the run: every node that waits for work is told, and whether it is worth to wait for the server again."""
+        if can_go_on:
+            self.farewell["can_go_on"] = True
         self.finished.set()
+        self._reply_stored.set()
         for event in self._instruction_stored.values():
             event.set()
 

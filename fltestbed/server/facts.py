@@ -373,6 +373,17 @@ class ModelMark(Facts):
         roster.manifest.update(model={"parameters": self.parameters, "tensors": self.tensors, "bytes": self.bytes})
 
 
+class CheckpointsMark(Facts):
+    """What of the strategy is in no checkpoint."""
+
+    kind: Literal["checkpoints"]
+    left_out: tuple[Text, ...]
+
+    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
+        """Pass it on."""
+        roster.manifest.update(checkpoints={"not_covered": list(self.left_out)})
+
+
 class EndMark(Facts):
     """The app is over."""
 
@@ -384,7 +395,7 @@ class EndMark(Facts):
         log.end(self.raw_ns)
 
 
-Mark = RoundMark | StepMark | HeldMark | GatheredMark | AbandonedMark | MetricsMark | ModelMark | EndMark
+Mark = RoundMark | StepMark | HeldMark | GatheredMark | AbandonedMark | MetricsMark | ModelMark | CheckpointsMark | EndMark
 _MARKS: TypeAdapter[list[Mark]] = TypeAdapter(list[Annotated[Mark, Field(discriminator="kind")]])
 
 

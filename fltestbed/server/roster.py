@@ -28,6 +28,10 @@ class JoinRefused(ValueError):
     """A client that cannot take part; the text says why and what to do."""
 
 
+class NotJoined(JoinRefused):
+    """A client that has to introduce itself: it is new, or the server has been started again since it did."""
+
+
 class _Join(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -69,6 +73,7 @@ class Roster:
         self._link = link
         self.manifest = manifest
         self.failure: Exception | None = None
+        self.has_failed = asyncio.Event()
 
     def __getitem__(self, node_id: int) -> Client:
         return self._clients[node_id]
@@ -106,6 +111,7 @@ class Roster:
             "run": self.manifest.run,
             "versions": package_versions(),
             "run_id": str(self.app.run_id),
+            "first_run_id": self.manifest.run_id,
             "fab_id": self.app.fab_id,
             "fab_version": self.app.fab_version,
             "fab_hash": self.app.fab_hash,
@@ -194,7 +200,7 @@ class Roster:
     def check_joined(self, node_id: int) -> None:
         """Raise `JoinRefused` for a node that asks for work before it has joined."""
         if node_id not in self._clients:
-            raise JoinRefused("this client has not joined the run")
+            raise NotJoined("this client has not joined the run")
 
     def leave(self, node_id: int) -> None:
         """A client has told everything and goes."""
@@ -212,6 +218,7 @@ class Roster:
     def fail(self, error: Exception) -> None:
         """Something happened in a route that ends the run."""
         self.failure = self.failure or error
+        self.has_failed.set()
         self._changed.set()
 
     def online_nodes(self) -> set[int]:

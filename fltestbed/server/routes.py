@@ -38,7 +38,7 @@ from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
 from fltestbed.server.protocol import SCOPE_KEY, Connection
-from fltestbed.server.roster import JoinRefused, Roster
+from fltestbed.server.roster import JoinRefused, NotJoined, Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
@@ -108,7 +108,7 @@ class Routes:
                 with _connection(request).under_way():
                     return await handler(request, node_id)
             except (BundleError, FactsError, JoinRefused) as error:
-                return _refusal(400, str(error))
+                return _refusal(401 if isinstance(error, NotJoined) else 400, str(error))
             except ClientDisconnect:
                 return _refusal(400, "the request ended early")
             except TestbedError as error:
@@ -161,7 +161,7 @@ class Routes:
             return Response(status_code=204)
         if bundle is None:
             if self._exchange.finished.is_set():
-                return JSONResponse({"finished": True})
+                return JSONResponse(self._exchange.farewell)
             return Response(status_code=204)
         return _Downlink(self, request, node_id, bundle)
 
@@ -169,7 +169,7 @@ class Routes:
         self._take_late(self._roster[node_id], await _json(request), request.scope["fltestbed.receive_ns"])
         if await self._exchange.wait_for(node_id, self._roster.hold_s):
             return StampedAnswer({"ready": True, "measured": self._log.is_measuring}, self._clock)
-        return JSONResponse({"finished": True}) if self._exchange.finished.is_set() else Response(status_code=204)
+        return JSONResponse(self._exchange.farewell) if self._exchange.finished.is_set() else Response(status_code=204)
 
     async def _push(self, request: Request, node_id: int) -> Response:
         receive_ns = request.scope["fltestbed.receive_ns"]

@@ -2,31 +2,28 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
-import shutil
-import signal
 import socket
 import ssl
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import uvicorn
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
-from fltestbed.collector import keep_what_is_there
 from fltestbed.config import Experiment
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import INSTALLED_SERVER_APP, inspect, pack_app, pack_installed_app
 from fltestbed.flower.superlink import Superlink
+from fltestbed.interrupts import Interrupts
 from fltestbed.learning.names import check_model_name
 from fltestbed.learning.strategies import check_strategy
-from fltestbed.measure.host import describe_host, package_versions
+from fltestbed.measure.host import boot_id, describe_host, package_versions
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.probes.host import HostProbes
@@ -35,6 +32,8 @@ from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.stamping import LoopLag, StampError
 from fltestbed.server.absence import AbsenceLog
 from fltestbed.server.admission import Admission
+from fltestbed.server.app_parent import app_process, run_app
+from fltestbed.server.checkpoint import FOLDER as CHECKPOINTS
 from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
@@ -44,6 +43,7 @@ from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
 from fltestbed.server.progress import Progress, View
 from fltestbed.server.protocol import protocol
+from fltestbed.server.resume import Past, session_row
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
@@ -55,7 +55,8 @@ KEEP_ALIVE_S = 3600
 """An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
 
 LEAVE_TIMEOUT_S = 10.0
-CPU_BOUND_EXIT_S = 5.0
+LEAVE_AFTER_FAILURE_S = 1.0
+"""Who waits for work leaves within it; who works finds out later, and waits for the run to go on."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Session:
     experiment : Experiment
     folder : Path
         The run folder, which is made.
+    is_resumed : bool
+        The run folder is there, and its run goes on where it was broken off.
     app : Path or None
         Folder of a Flower app; None runs the toolkit's own.
     link : dict or None
@@ -87,6 +90,7 @@ class Session:
     campaign: dict[str, Any] | None = None
     metrics: tuple[str, int] | None = None
     clock: Clock = SYSTEM_CLOCK
+    is_resumed: bool = False
 
     def run(self) -> None:
         """Serve the run to its end.
@@ -101,11 +105,51 @@ class Session:
         keep_quiet()
         self._check_names()
         fab = self._pack()
+        fab_hash = hashlib.sha256(fab).hexdigest() if self.app is not None else None
+        if not self.is_resumed:
+            self._run(fab, fab_hash, None)
+            return
+        past = Past.read(self.folder, self.clock)
+        past.check(self.folder, self.experiment, self._app_name, fab_hash)
+        replace(self, clock=past.clock(self.clock))._run(fab, fab_hash, past)
+
+    @property
+    def _app_name(self) -> str:
+        return self.app.name if self.app is not None else INSTALLED_SERVER_APP
+
+    def _run(self, fab: bytes, fab_hash: str | None, past: Past | None) -> None:
         admission = Admission.read(self.experiment.server, self.clock, emulated=self.link is not None)
-        listener = listen(self.experiment.server.host, self.experiment.server.port)
-        with contextlib.closing(listener):
-            create_run_folder(self.folder)
-            manifest = Manifest(self.folder, self.folder.name, self.clock)
+        listener = listen(self.experiment.server.host, self.experiment.server.port, clock=self.clock)
+        with contextlib.ExitStack() as stack:
+            stack.callback(listener.close)
+            if past is None:
+                create_run_folder(self.folder)
+            latest = Latest()
+            name = self.folder.name if past is None else past.manifest["run"]
+            recorder = Recorder(self.folder, name, latest.hear)
+            manifest = self._begin(recorder, past, admission, fab_hash)
+            interrupts = stack.enter_context(Interrupts())  # until the manifest has its last word
+            try:
+                with recorder, manifest.in_background():
+                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder, latest, past, interrupts))
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                manifest.end("interrupted", "interrupted on the server")
+                raise KeyboardInterrupt from None
+            except TestbedError as error:
+                with contextlib.suppress(OSError):  # the disk may be what failed
+                    manifest.end("failed", str(error))
+                raise
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    manifest.end("failed", f"{type(error).__name__}: {error}")
+                raise
+            manifest.end("complete")
+
+    def _begin(self, recorder: Recorder, past: Past | None, admission: Admission, fab_hash: str | None) -> Manifest:
+        """Say in the folder what begins; only once the recorder's lock is held is it known to be nobody else's."""
+        former = past.manifest if past is not None else None
+        manifest = Manifest(self.folder, self.folder.name, self.clock, former)
+        if past is None:
             manifest.update(
                 experiment=self.experiment.resolved,
                 experiment_as_given=self.given,
@@ -115,27 +159,22 @@ class Session:
                 link=self.link or {},
                 campaign=self.campaign,
                 paced=self.experiment.pacing is not None,
-                app=str(self.app.name if self.app else INSTALLED_SERVER_APP),
+                app=self._app_name,
+                fab_hash=fab_hash,
                 versions=package_versions(),
-                security=admission.description,
             )
-            manifest.set_host(SERVER, describe_host(self.clock) | {"wall_offset_s": 0.0})  # others are told against it
-            try:
-                latest = Latest()
-                with Recorder(self.folder, self.folder.name, latest.hear) as recorder:
-                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder, latest))
-            except (KeyboardInterrupt, asyncio.CancelledError):
-                manifest.update(status="interrupted", reason="interrupted on the server")
-                raise KeyboardInterrupt from None
-            except TestbedError as error:
-                with contextlib.suppress(OSError):  # the disk may be what failed
-                    manifest.update(status="failed", reason=str(error))
-                raise
-            except BaseException as error:
-                with contextlib.suppress(OSError):
-                    manifest.update(status="failed", reason=f"{type(error).__name__}: {error}")
-                raise
-            manifest.update(status="complete")
+        manifest.update(security=admission.description)
+        manifest.set_host(SERVER, describe_host(self.clock) | {"wall_offset_s": 0.0})  # others are told against it
+        row = session_row(1, 1, manifest.zero_raw_ns, self.clock, self.clock.raw_ns())
+        if past is not None:
+            row = past.row(len(past.manifest["sessions"]) + 1, self.clock)
+        manifest.begin_session(
+            started=row["start_wall"], start_raw_ns=row["start_raw_ns"], boot_id=boot_id(),
+            after_round=past.after_round if past is not None else None,
+            shift_ns=past.shift_ns if past is not None else 0, versions=package_versions(),
+        )  # fmt: skip
+        recorder.write("sessions.csv", row)
+        return manifest
 
     def _check_names(self) -> None:
         """Find a slip in the names of model and strategy before anything is made; an app of the user's has its own."""
@@ -156,38 +195,43 @@ class Session:
         manifest: Manifest,
         recorder: Recorder,
         latest: Latest,
+        past: Past | None,
+        interrupts: Interrupts,
     ) -> None:
         experiment = self.experiment
         host, port = listener.getsockname()[:2]
-        superlink = Superlink(host, port, admission.registered)
-        app = superlink.create_run(fab)
-        manifest.update(run_id=str(app.run_id))
+        app = (superlink := Superlink(host, port, admission.registered)).create_run(fab)
+        manifest.update(run_id=manifest.run_id or str(app.run_id))  # the first session's: clients name their copies by it
         exchange, presence, stamp_error = Exchange(superlink), Presence(self.clock), StampError(lag := LoopLag())
 
         def switch(is_measured: bool) -> None:
             probes.switch(is_measured)
             (lag.start if is_measured else lag.stop)()
 
-        log = RoundLog(
-            recorder, manifest.zero_raw_ns, experiment.instrumentation, switch,
-            AbsenceLog(recorder, manifest.zero_raw_ns, lambda counts: manifest.update(missing=counts)), presence.observe,
+        def take_reading(table: str, row: dict[str, Any]) -> None:
+            at = {"raw_ns": row["raw_ns"] + (past.shift_ns if past is not None else 0)}
+            log.reading(table, SERVER, row | at | (stamp_error.columns() if table == "system" else {}))
+
+        absences = AbsenceLog(
+            recorder, manifest.zero_raw_ns, lambda counts: manifest.update(missing=counts),
+            past.manifest.get("missing") if past is not None else None,
         )  # fmt: skip
+        log = RoundLog(recorder, manifest.zero_raw_ns, experiment.instrumentation, switch, absences, presence.observe)
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
         observer = Observer(superlink, exchange, log, transfers, self.clock, presence)
         watch = DeadlineWatch(experiment, log, exchange, transfers, presence, app.run_id, self.clock)
         waiting = Waiting(log, roster, presence, watch, experiment.deadlines.return_s, self.clock)
         desk = Desk(superlink, exchange, roster, log, self.clock, presence, waiting)
-        inherited = desk.inherited
         routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock, presence)
         superlink.app.add_middleware(Gate, routes=routes, observer=observer)
-        _cancel_on_signals()
         # The ServerApp's way in: without TLS, whatever the network's listener does.
         inside = listen("127.0.0.1", 0, is_stamped=False)
         app_pid: list[int] = []
+        recorder.failed, interrupts.action = _enders(roster)
         probes = HostProbes(
             SERVER, ALL_INTERFACES, experiment.probes.model_dump(mode="json"), False, lambda: (os.getpid(), *app_pid),
-            lambda table, row: log.reading(table, SERVER, row | (stamp_error.columns() if table == "system" else {})),
+            take_reading,
             lambda name, facts: manifest.add_to_host(SERVER, "probes", {name: facts}),
         )  # fmt: skip
         view = View(self.folder.name, experiment, log, roster, latest, waiting, self.clock)
@@ -195,7 +239,7 @@ class Session:
             contextlib.AsyncExitStack() as stack,
             _http_server(superlink, experiment, listener, admission.tls),
             _http_server(superlink, experiment, inside, lifespan="off"),
-            _app_process(inspect(fab).is_installed_app, self.folder / "logs", inherited) as process,
+            app_process(inspect(fab).is_installed_app, self.folder / "logs", desk.inherited) as process,
             Progress(view) as progress,
             _running(watch.run()),
         ):
@@ -203,29 +247,34 @@ class Session:
             stack.callback(desk.close)  # after all that asks or answers
             stack.callback(inside.close)
             app_pid.append(process.pid)
-            stack.callback(lag.stop)
-            stack.callback(probes.stop)
-            if not experiment.instrumentation.off:
-                lag.start()
-                probes.start()
-            progress.say(
-                f"listening on {host}:{port} {'without' if admission.tls is None else 'with'} TLS, "
-                f"waiting for {experiment.clients} clients"
-            )
+            stack.enter_context(self._looking(lag, probes))
+            if past is not None:
+                progress.say(past.told)
+            tls = "without TLS" if admission.tls is None else "with TLS"
+            progress.say(f"listening on {host}:{port} {tls}, waiting for {experiment.clients} clients")
             try:
                 await self._wait_for_clients(roster)
                 progress.say(f"{roster.count()} clients are ready")
-                error = await _run_app(process, roster, desk, self._go(inside, superlink.claim(app.run_id).token, inherited))
-                exchange.finish()
-                if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
-                    progress.say(f"did not say goodbye: {', '.join(roster.names_present())}")
-                if error is not None:
-                    raise TestbedError(f"{self.folder.name}: {error}")
+                go = self._go(inside, superlink.claim(app.run_id).token, desk.inherited, past)
+                await self._see_through(run_app(process, roster, desk, go), exchange, roster, progress)
             finally:
                 exchange.finish()  # however it ends, clients that wait for work are told
+                probes.ask_to_stop()
                 transfers.close()
                 with contextlib.suppress(OSError):  # a full disk is told by what failed first
                     manifest.add_to_host(SERVER, "stamp_error", stamp_error.describe())
+
+    @contextlib.contextmanager
+    def _looking(self, lag: LoopLag, probes: HostProbes) -> Iterator[None]:
+        """Probe this host during the block, if anything is measured."""
+        try:
+            if not self.experiment.instrumentation.off:
+                lag.start()
+                probes.start()
+            yield
+        finally:
+            probes.stop()
+            lag.stop()
 
     def _metrics(self, view: View) -> contextlib.AbstractContextManager[None]:
         if self.metrics is None:
@@ -236,6 +285,19 @@ class Session:
             raise HostError(f"--metrics-port needs {error.name}: pip install 'fltestbed[metrics]'") from error
         return serving(view, *self.metrics)
 
+    async def _see_through(
+        self, running: Awaitable[str | None], exchange: Exchange, roster: Roster, progress: Progress
+    ) -> None:
+        """Wait for the app's end, and let the clients go; those of a run that has failed wait for its next session."""
+        error = await running
+        if error is not None:
+            exchange.finish(can_go_on=True)
+            await roster.wait_until_empty(LEAVE_AFTER_FAILURE_S)
+            raise TestbedError(f"{self.folder.name}: {error}")
+        exchange.finish()
+        if not await roster.wait_until_empty(LEAVE_TIMEOUT_S):
+            progress.say(f"did not say goodbye: {', '.join(roster.names_present())}")
+
     async def _wait_for_clients(self, roster: Roster) -> None:
         experiment = self.experiment
         if not await roster.wait_for(experiment.clients, experiment.server.join_timeout_s):
@@ -245,9 +307,11 @@ class Session:
                 "others, or raise server.join-timeout-s"
             )
 
-    def _go(self, inside: socket.socket, token: str, inherited: Sequence[int]) -> dict[str, Any]:
+    def _go(self, inside: socket.socket, token: str, inherited: Sequence[int], past: Past | None) -> dict[str, Any]:
         """What the ServerApp's process reads first, as `fltestbed.server.app_process` says."""
         experiment, compression = self.experiment, self.experiment.compression
+        source = past.found.path if past is not None else None
+        kept = {"folder": str(self.folder / CHECKPOINTS), "source": str(source) if source is not None else None}
         return {
             "address": f"127.0.0.1:{inside.getsockname()[1]}", "token": token,
             "streaming": experiment.strategy.streaming, "inherited": inherited,
@@ -257,6 +321,8 @@ class Session:
                 "most_bytes": experiment.server.largest_message_bytes,
             },
             "instrumentation": experiment.instrumentation.model_dump(mode="json", by_alias=True),
+            "checkpoints": kept if experiment.server.checkpoints else None,
+            "clock_shift_ns": past.shift_ns if past is not None else 0,
         }  # fmt: skip
 
 
@@ -276,21 +342,23 @@ async def _running(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         raise errors.exceptions[0] from None  # whoever ends the run looks for its kind, and says its text
 
 
-def _cancel_on_signals() -> None:
-    """Let SIGINT and SIGTERM cancel this task, once: a terminal and a parent process may both send one."""
+def _enders(roster: Roster) -> tuple[Callable[[TestbedError], None], Callable[[], None]]:
+    """What ends the run of this task: a disk that takes no more rows, from any thread, and a signal."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    cancelled: list[bool] = []
 
-    def cancel() -> None:
-        if task is not None and not cancelled:
-            cancelled.append(True)
-            task.cancel()
+    def failed(error: TestbedError) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is over: what is left is told when the recorder is closed
+            loop.call_soon_threadsafe(roster.fail, error)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, cancel)
+    def interrupted() -> None:
+        if task is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+
+    return failed, interrupted
 
 
-def listen(host: str, port: int, is_stamped: bool = True) -> socket.socket:
+def listen(host: str, port: int, is_stamped: bool = True, clock: Clock = SYSTEM_CLOCK) -> socket.socket:
     """A listening socket; what comes over its connections is stamped by the kernel, or not.
 
     Raises
@@ -301,8 +369,8 @@ def listen(host: str, port: int, is_stamped: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
     # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
-    kind = StampedSocket if is_stamped else socket.socket
-    sock = kind(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    kind = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = StampedSocket(*kind, clock=clock) if is_stamped else socket.socket(*kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -356,54 +424,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
         """Leave the signals alone."""
         yield
-
-
-@contextlib.asynccontextmanager
-async def _app_process(
-    is_installed_app: bool, logs: Path, inherited: Sequence[int]
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The ServerApp's process, its imports under way; gone at the end of the block."""
-    home = Path(tempfile.mkdtemp(prefix="fltestbed-server-"))
-    preload = [INSTALLED_SERVER_APP.partition(":")[0]] if is_installed_app else []
-    logs.mkdir(exist_ok=True)
-    with (logs / "serverapp.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            "setpriv", "--pdeathsig", "KILL", "--",  # an app that never asks its Grid would outlive a killed server
-            sys.executable, "-m", "fltestbed.server.app_process", *preload,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
-            env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=inherited,
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), CPU_BOUND_EXIT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-async def _run_app(process: asyncio.subprocess.Process, roster: Roster, desk: Desk, go: dict[str, Any]) -> str | None:
-    """Hand the token over, answer what the app asks, and wait for its end; returns what went wrong, or None."""
-    if process.stdin is None or process.stdout is None:
-        raise TestbedError("the ServerApp's process has no pipes")
-    process.stdin.write(json.dumps(go).encode() + b"\n")
-    await process.stdin.drain()
-    process.stdin.close()
-    keep_what_is_there()
-    async with desk.answering(go["token"]):
-        last = b""
-        async for line in process.stdout:
-            last = line
-        status = await process.wait()
-    try:
-        outcome = json.loads(last)
-        error: str | None = outcome["error"]
-    except (ValueError, KeyError, TypeError):
-        return f"the ServerApp's process ended with status {status} and said nothing"
-    if roster.failure is not None:  # an error of the app comes of it
-        return str(roster.failure)
-    return None if error is None else f"the ServerApp failed: {error}"

@@ -9,15 +9,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.client.carriers import Parcel
 from fltestbed.client.interface import check_interface
+from fltestbed.client.introduction import Introduction
 from fltestbed.client.path import ServerPath
 from fltestbed.client.session import Session, _Work
 from fltestbed.client.trainer import Order
-from fltestbed.client.transport import ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.apps import App, pack_app, pack_installed_app
 from fltestbed.flower.bundle import decode, encode_head
-from fltestbed.flower.node import FleetNode, NodeKey
 from tests.flower.flower_messages import instruction, raw
 from tests.flower.tiny_app import write_app
 
@@ -37,9 +36,9 @@ def test_code_of_the_server_runs_with_consent_alone(tmp_path: Path) -> None:
     """A foreign app is refused without --trust-apps, and the message says so; the installed one needs no trust."""
     foreign = app_of(pack_app(write_app(tmp_path / "app")))
     with pytest.raises(ServerRefused, match=r"code of its own \(tiny.client:app\); start the client with --trust-apps"):
-        session(tmp_path)._check_trust(foreign)
-    session(tmp_path, trust_apps=True)._check_trust(foreign)
-    session(tmp_path)._check_trust(app_of(pack_installed_app("{}")))
+        session(tmp_path).check_trust(foreign)
+    session(tmp_path, trust_apps=True).check_trust(foreign)
+    session(tmp_path).check_trust(app_of(pack_installed_app("{}")))
 
 
 def test_loopback_is_an_interface_that_is_up() -> None:
@@ -51,8 +50,10 @@ def test_loopback_is_an_interface_that_is_up() -> None:
 
 def error_reply(tmp_path: Path, clock: Clock, wall_offset_s: float) -> tuple[Any, Any]:
     work = _Work(
-        session(tmp_path, clock=clock), cast(ServerConnection, None), cast(FleetNode, None),
-        cast(NodeKey, SimpleNamespace(wall_offset_s=wall_offset_s)),
+        session(tmp_path, clock=clock),
+        cast(Introduction, SimpleNamespace(
+            connection=None, node=None, trust=None, key=SimpleNamespace(wall_offset_s=wall_offset_s)
+        )),
         Order(app_of(b""), 7, {}, tmp_path), HELLO, cast(ServerPath, None),
     )  # fmt: skip
     message = instruction(7)

@@ -1,0 +1,70 @@
+"""What a client gets from a server at its introduction, and finding the server again, which may have been restarted."""
+
+import hashlib
+import logging
+import time
+from typing import Any
+
+from fltestbed.client.carriers import RETRY_INTERVAL_S, PatientConnection
+from fltestbed.client.introduction import Introduction
+from fltestbed.client.transport import SessionLost
+from fltestbed.errors import ServerRefused, ServerUnreachable
+from fltestbed.flower.apps import App
+
+log = logging.getLogger("fltestbed")
+
+
+def rejoin(
+    server: str, introduction: Introduction, patience_s: float, former: dict[str, Any], loss: SessionLost
+) -> dict[str, Any]:
+    """Wait for the server and introduce the client again, with the key that it has; its node is registered and online after.
+
+    Parameters
+    ----------
+    server : str
+        host:port.
+    introduction : Introduction
+        The client's; its connection is opened anew.
+    patience_s : float
+        For how long to wait.
+    former : dict
+        What the server said at the last introduction.
+    loss : SessionLost
+        Why there has to be another one.
+
+    Returns
+    -------
+    dict
+        What the server says now.
+
+    Raises
+    ------
+    ServerUnreachable
+        It did not come back in time.
+    ServerRefused
+        Another run is there now, or this client may not take part.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        introduction.connection.close()
+        introduction.reach(max(0.0, deadline - time.monotonic()))
+        try:
+            hello = introduction.hello()
+            if hello["run"] != former["run"]:
+                raise ServerRefused(f"{server}: serves run {hello['run']} now; this client is part of {former['run']}")
+            if not (loss.is_over and hello["run_id"] == former["run_id"]):
+                introduction.node.come_online(int(hello["node_id"]))
+                return hello
+        except ServerUnreachable as error:
+            log.debug("%s: not yet: %s", server, error)
+        if time.monotonic() >= deadline:
+            raise ServerUnreachable(f"{server}: the run did not go on within {patience_s:g} s")
+        time.sleep(RETRY_INTERVAL_S)
+
+
+def get_app(connection: PatientConnection, hello: dict[str, Any]) -> App:
+    """The app of the run, as the server sends it."""
+    fab = bytes(connection.post_json("app", {}).body)
+    if hashlib.sha256(fab).hexdigest() != hello["fab_hash"]:
+        raise ServerRefused("the app that the server sent does not have the hash that the server named")
+    return App(int(hello["run_id"]), hello["fab_id"], hello["fab_version"], hello["fab_hash"], fab)

@@ -1,0 +1,178 @@
+"""A run that goes on after its server failed: what its folder says, and whether it may go on.
+
+The same experiment, but for what concerns this host alone; the same app; no server that still writes there. Rounds that are
+over stay as they are; the one that was under way is made again. Where the host itself was started again, its raw clock began
+anew: the run's clock is continued by the wall clock, so that later stamps stay later.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from fltestbed.clock import Clock, shifted
+from fltestbed.config import Experiment
+from fltestbed.config_file import read_json
+from fltestbed.differences import differences
+from fltestbed.errors import ConfigError, RunFolderError
+from fltestbed.measure.host import boot_id
+from fltestbed.measure.manifest import FILE_NAME
+from fltestbed.measure.recorder import Value
+from fltestbed.server.checkpoint import FOLDER, Found, find
+from fltestbed.server.tasks import SERVER
+
+HARMLESS = frozenset(
+    f"server.{key}" for key in ("host", "port", "certificates", "node-keys", "join-timeout-s", "checkpoints")
+)
+"""Keys that may differ: where the server listens and how long it waits for the clients change no round."""
+
+_STAMPED = (("phases.csv", "end_host", "end_raw_ns"), ("system.csv", "host", "raw_ns"), ("metrics.csv", "", "raw_ns"))
+_TAIL_BYTES = 1 << 16
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run folder says of the sessions before.
+
+    Attributes
+    ----------
+    manifest : dict
+    found : Found
+        The checkpoint to go on from.
+    last_raw_ns : int
+        Last stamp of the server, by the run's clock.
+    same_boot : bool
+        Whether the host has not been started again since.
+    shift_ns : int
+        To be added to this host's raw clock.
+    """
+
+    manifest: dict[str, Any]
+    found: Found
+    last_raw_ns: int
+    same_boot: bool
+    shift_ns: int
+
+    @classmethod
+    def read(cls, folder: Path, clock: Clock) -> Self:
+        """Read a run folder.
+
+        Raises
+        ------
+        RunFolderError
+            It is none, its run is complete, or it was made by a version that could not be resumed.
+        """
+        if not (folder / FILE_NAME).is_file():
+            raise RunFolderError(f"{folder}: not a run folder, it has no {FILE_NAME}; --resume wants the run to go on with")
+        try:
+            manifest = read_json(folder / FILE_NAME)
+            if manifest["status"] == "complete":
+                raise RunFolderError(f"{folder}: the run is complete: there is nothing to resume")
+            former = manifest["sessions"][-1]
+            zero_ns, zero_wall = int(manifest["zero_raw_ns"]), datetime.fromisoformat(manifest["zero_wall"])
+            same_boot = former["boot_id"] == boot_id()
+            shift_ns = int(former["shift_ns"])
+        except (ConfigError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise RunFolderError(f"{folder / FILE_NAME}: does not say what is needed to resume the run: {error}") from error
+        last_ns = max(_stamps(folder), default=zero_ns)
+        if not same_boot:
+            by_wall_ns = zero_ns + clock.wall_ns() - round(zero_wall.timestamp() * _NS)
+            shift_ns = max(by_wall_ns, last_ns + _NS) - clock.raw_ns()
+        return cls(manifest, find(folder / FOLDER), last_ns, same_boot, shift_ns)
+
+    @property
+    def after_round(self) -> int | None:
+        """The last round that is over; None where the run begins anew."""
+        return self.found.round
+
+    @property
+    def first_round(self) -> int:
+        """The round to begin with."""
+        return (self.found.round or 0) + 1
+
+    @property
+    def how(self) -> str:
+        """How the session before ended."""
+        status = str(self.manifest["sessions"][-1].get("status", "running"))
+        return "killed" if status == "running" else status
+
+    def clock(self, clock: Clock) -> Clock:
+        """The host's clock, as the run counts."""
+        return shifted(clock, self.shift_ns)
+
+    def check(self, folder: Path, experiment: Experiment, app: str, fab_hash: str | None) -> None:
+        """Refuse another configuration or another app.
+
+        Parameters
+        ----------
+        fab_hash : str or None
+            Of an app of the user's; None of the toolkit's own, which is what the experiment says.
+
+        Raises
+        ------
+        ConfigError
+            With every key that differs.
+        """
+        found = [
+            str(each) for each in differences(self.manifest["experiment"], experiment.resolved) if each.key not in HARMLESS
+        ]
+        if self.manifest["app"] != app:
+            found.append(f"app: {self.manifest['app']} there, {app} now")
+        elif fab_hash is not None and self.manifest.get("fab_hash") != fab_hash:
+            found.append(f"app: the files of {app} have changed")
+        if found:
+            raise ConfigError(
+                f"{folder}: was begun under another configuration ({'; '.join(found)}); go on with the same, or start "
+                "another run with --name"
+            )
+
+    def row(self, session: int, clock: Clock) -> dict[str, Value]:
+        """The row of sessions.csv for the session that begins now."""
+        former = self.manifest["sessions"][-1]
+        now_ns = clock.raw_ns()
+        return session_row(session, self.first_round, int(self.manifest["zero_raw_ns"]), clock, now_ns) | {
+            "gap_s": (now_ns - self.last_raw_ns) / _NS, "same_boot": self.same_boot, "before": self.how,
+            "detail": str(former.get("reason") or ""),
+        }  # fmt: skip
+
+    @property
+    def told(self) -> str:
+        """What is said on the terminal, in one line."""
+        damaged = "".join(f"{name} is damaged; " for name in self.found.damaged)
+        before = f"the session before: {self.how}"
+        if self.found.path is None:
+            return f"{damaged}resumed without a checkpoint: begins again with round 1 ({before})"
+        return f"{damaged}resumed after round {self.found.round}, from {self.found.path.name} ({before})"
+
+
+def session_row(session: int, first_round: int, zero_ns: int, clock: Clock, raw_ns: int) -> dict[str, Value]:
+    """What a row of sessions.csv says of any session."""
+    wall = datetime.fromtimestamp(clock.wall_ns() / _NS, UTC).isoformat()
+    return {
+        "session": session, "first_round": first_round, "start_wall": wall, "start_raw_ns": raw_ns,
+        "start_ns": raw_ns - zero_ns,
+    }  # fmt: skip
+
+
+def _stamps(folder: Path) -> Iterator[int]:
+    """The server's last stamps, by the ends of the files."""
+    for name, host, column in _STAMPED:
+        path = folder / name
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            header = file.readline().decode(errors="replace").strip().split(",")
+            start = file.tell()
+            file.seek(max(start, path.stat().st_size - _TAIL_BYTES))
+            if file.tell() > start:
+                file.readline()
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1].decode(errors="replace")
+        for cells in csv.reader(io.StringIO(whole, newline="")):
+            row = dict(zip(header, cells, strict=False))
+            if row.get(column, "").isdigit() and (not host or row.get(host) == SERVER):
+                yield int(row[column])
