@@ -76,7 +76,7 @@ class Worker:
         pieces : list of bytes
             The reply as a bundle without its first piece, which the network process makes when it sends.
         """
-        message = decode(message_buffer.read(length)).inflate()[0]
+        message = decode(message_buffer.read(length)).inflate(self._compression.most_bytes)[0]
         message_buffer.free()
         return self.answer_message(message, wall_offset_s, is_measured)
 

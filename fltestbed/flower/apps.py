@@ -1,7 +1,6 @@
 """Flower apps: how one is packed (a FAB), what it names, and how its ClientApp and ServerApp are loaded."""
 
 import io
-import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,12 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed import __version__
 from fltestbed.errors import ConfigError
+from fltestbed.text import printable
 
 INSTALLED_SERVER_APP = "fltestbed.learning.server_app:app"
 INSTALLED_CLIENT_APP = "fltestbed.learning.client_app:app"
+MOST_FILES = 10_000
+MOST_UNPACKED_BYTES = 512 << 20
 
 
 def pack_installed_app(experiment_json: str) -> bytes:
@@ -55,7 +57,9 @@ def pack_app(folder: Path) -> bytes:
     try:
         return build_fab_from_disk(folder)
     except SystemExit as error:  # Flower's command line ends the process
-        raise ConfigError(f"{folder}: Flower cannot build this app (exit status {error.code})") from error
+        raise ConfigError(
+            f"{folder}: Flower cannot build this app (exit status {error.code}); flwr build says why"
+        ) from error
     except Exception as error:
         raise ConfigError(f"{folder}: Flower cannot build this app: {error}") from error
 
@@ -95,15 +99,27 @@ class AppNames:
 def inspect(fab: bytes) -> AppNames:
     """Read what a FAB names, without running anything of it."""
     try:
+        names = _list(fab)
         config = get_fab_config(fab)
         components = config["tool"]["flwr"]["app"]["components"]
         client_app, server_app = str(components["clientapp"]), str(components["serverapp"])
-        with zipfile.ZipFile(io.BytesIO(fab)) as archive:
-            has_code = any(name.endswith((".py", ".so", ".pyc")) for name in archive.namelist())
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"the app that the server sent cannot be read: {error}") from error
+        has_code = any(name.endswith((".py", ".so", ".pyc")) for name in names)
+    except Exception as error:  # of zipfile, zlib, TOML and Flower, over bytes that anybody may have made
+        raise ConfigError(
+            f"the app that the server sent cannot be read: {printable(str(error), 200)}; is it a server of fltestbed?"
+        ) from error
     own = client_app == INSTALLED_CLIENT_APP and server_app == INSTALLED_SERVER_APP and not has_code
     return AppNames(client_app, server_app, own, config["tool"]["flwr"]["app"].get("config", {}))
+
+
+def _list(fab: bytes) -> list[str]:
+    """Names of the files in a FAB, which together are no larger than an app may be: nothing is inflated before that."""
+    with zipfile.ZipFile(io.BytesIO(fab)) as archive:
+        files = archive.infolist()
+    total = sum(file.file_size for file in files)
+    if len(files) > MOST_FILES or total > MOST_UNPACKED_BYTES:
+        raise ValueError(f"{len(files)} files of {total} bytes; at most {MOST_FILES} of {MOST_UNPACKED_BYTES} are unpacked")
+    return [file.filename for file in files]
 
 
 def install(app: App) -> Path:

@@ -29,12 +29,20 @@ from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
 from fltestbed.flower.objects import Chunk, Content, deflate, inflate, object_ids
+from fltestbed.flower.screening import check_arrays, check_joined_size
+from fltestbed.flower.trees import TreeError, check_objects, check_trees
+from fltestbed.text import printable
 
 MAGIC = b"FLB1"
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 MAX_PROLOGUE_BYTES = 1 << 20
 MAX_MESSAGES = 10_000
+MAX_MESSAGE_BYTES = 1 << 20
+"""Of a message without its content: metadata, or the reason of an error."""
+MAX_TREE_BYTES = 64 << 20
+MOST_JOINED_BYTES = 4 << 30
+"""Of one message, unless its reader allows fewer."""
 CHUNK_BYTES = 256 * 1024
 
 Piece = bytes | memoryview
@@ -71,31 +79,37 @@ class Bundle:
         parts = ((message_to_proto(message), tree) for message, tree in zip(bare, trees, strict=True))
         return cls(prologue or {}, tuple(parts), objects)
 
-    def inflate(self) -> list[Message]:
+    def inflate(self, most_bytes: int = MOST_JOINED_BYTES) -> list[Message]:
         """Flower messages with their content.
+
+        Parameters
+        ----------
+        most_bytes : int
+            What the arrays of one message may take when their chunks are joined.
 
         Raises
         ------
         BundleError
-            Objects have the hashes that they are named by and are not a message all the same.
+            Objects have the hashes that they are named by and are not a message all the same, or one too large.
         """
         inflated = []
         for proto, tree in self.messages:
             try:
-                message = inflate(tree, self.objects)
-            except (ValueError, TypeError, KeyError) as error:
-                raise BundleError(f"object {tree.object_id[:12]}... cannot be inflated: {error}") from error
-            if not isinstance(message, Message):
-                raise BundleError(f"object {tree.object_id} is not a message")
+                check_objects([tree], self.objects)
+                check_joined_size(self.objects, object_ids([tree]), most_bytes)
+                message = check_arrays(inflate(tree, self.objects))
+            except Exception as error:  # whatever Flower's own code makes of bytes that nobody there expected
+                reason = printable(str(error) or type(error).__name__, 200)
+                raise BundleError(f"object {tree.object_id[:12]}... cannot be inflated: {reason}") from error
             message.metadata.__dict__["_message_id"] = proto.metadata.message_id
             inflated.append(message)
         return inflated
 
-    def inflate_replies(self) -> Iterator[Message]:
+    def inflate_replies(self, most_bytes: int = MOST_JOINED_BYTES) -> Iterator[Message]:
         """Flower messages one by one; one that cannot be inflated comes as an error reply that says why."""
         for proto, tree in self.messages:
             try:
-                (message,) = Bundle({}, ((proto, tree),), self.objects).inflate()
+                (message,) = Bundle({}, ((proto, tree),), self.objects).inflate(most_bytes)
             except BundleError as error:
                 message = broken_reply(message_from_proto(proto), str(error))
             yield message
@@ -316,8 +330,10 @@ def _read(verify: bool) -> _Steps[Bundle]:
     for _ in range(count):
         message = ProtoMessage()
         tree = ObjectTree()
-        for part in (message, tree):
+        for part, most in ((message, MAX_MESSAGE_BYTES), (tree, MAX_TREE_BYTES)):
             (length,) = _U32.unpack((yield _U32.size, False)[0])
+            if length > most:
+                raise BundleError(f"a part of {length} bytes; at most {most} are allowed")
             data, _ = yield length, False
             try:
                 part.ParseFromString(bytes(data))
@@ -327,14 +343,27 @@ def _read(verify: bool) -> _Steps[Bundle]:
             raise BundleError("a message has neither content nor an error")
         if message.metadata.message_id != tree.object_id:
             raise BundleError("a message is not the root of its object tree")
+        _check_metadata(message)
         messages.append((message, tree))
+    try:
+        identifiers = check_trees([tree for _, tree in messages])
+    except TreeError as error:
+        raise BundleError(str(error)) from error
     objects = {}
-    for identifier in object_ids(tree for _, tree in messages):
+    for identifier in identifiers:
         (length,) = _U64.unpack((yield _U64.size, False)[0])
         objects[identifier], digest = yield length, verify
         if verify and digest != identifier:
             raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by")
     return Bundle(prologue, tuple(messages), objects)
+
+
+def _check_metadata(message: ProtoMessage) -> None:
+    """Refuse what Flower cannot make a message of, for example a type that is none."""
+    try:
+        message_from_proto(message)
+    except Exception as error:
+        raise BundleError(f"a message cannot be read: {printable(str(error) or type(error).__name__, 200)}") from error
 
 
 def _read_prologue() -> _Steps[dict[str, Any]]:

@@ -120,6 +120,9 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.supercore.inflatable.inflatable_object": (
         "InflatableObject.deflate",
         "UnexpectedObjectContentError",
+        "get_object_head_values_from_object_content",
+        "is_valid_sha256_hash",
+        "iterate_object_tree",
         "no_object_id_recompute",
     ),
     "flwr.supercore.inflatable.inflatable_utils": (

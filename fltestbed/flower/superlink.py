@@ -40,6 +40,7 @@ from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
 from fltestbed.flower.bundle import Bundle, BundleError
 from fltestbed.flower.objects import Content, object_ids
+from fltestbed.flower.trees import TreeError, check_objects
 from fltestbed.security.node_keys import RegisteredKey
 
 
@@ -117,7 +118,9 @@ class Superlink:
             fab_id, fab_version, fab_hash, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
         )
         if not run_id:
-            raise TestbedError("Flower's SuperLink did not create the run")
+            raise TestbedError(
+                "Flower's SuperLink did not create the run; start the server again with --debug and report what it says"
+            )
         return App(int(run_id), fab_id, fab_version, fab_hash, fab)
 
     def claim(self, run_id: int) -> RunTicket:
@@ -125,7 +128,10 @@ class Superlink:
         run = self._state.get_run_info(run_ids=[run_id])[0]
         token = self._state.claim_task(run.primary_task_id) if run.primary_task_id else None
         if token is None:
-            raise TestbedError("Flower's SuperLink did not hand out the ServerApp's task")
+            raise TestbedError(
+                "Flower's SuperLink did not hand out the ServerApp's task; start the server again with --debug and report "
+                "what it says"
+            )
         return RunTicket(run_id, token)
 
     def stop_run(self, run_id: int) -> None:
@@ -185,9 +191,10 @@ class Superlink:
         """
         ((message, tree),) = bundle.messages
         try:
+            check_objects([tree], bundle.objects)
             for content in bundle.objects.values():
                 validate_object_content(bytes(content))
-        except UnexpectedObjectContentError as error:
+        except (TreeError, UnexpectedObjectContentError) as error:
             raise BundleError(str(error)) from error
         if self._store(bundle, message, tree, self._state.store_message_res) is None:
             return None
