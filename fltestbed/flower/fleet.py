@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
-from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
+from flwr.proto.node_pb2 import Node
 from google.protobuf.message import DecodeError
+
+from fltestbed.flower.trees import TreeError, check_trees
 
 
 class FleetError(ValueError):
@@ -46,6 +50,32 @@ def announced_reply(request: bytes | bytearray) -> Announcement | None:
         return None
     reason = messages[0].error.reason[:300] if messages[0].HasField("error") else None
     return Announcement(messages[0].metadata.reply_to_message_id, reason)
+
+
+def announcement(node_id: int, message: ProtoMessage, tree: ObjectTree) -> PushMessagesRequest:
+    """The request with which a node announces its reply."""
+    return PushMessagesRequest(node=Node(node_id=node_id), messages_list=[message], message_object_trees=[tree])
+
+
+def check_announcement(request: bytes | bytearray, node_id: int) -> None:
+    """Check the reply that a PushMessages request of a node announces, before Flower stores it.
+
+    Raises
+    ------
+    FleetError
+        It is not one message of that node with its tree of objects.
+    """
+    try:
+        pushed = PushMessagesRequest.FromString(bytes(request))
+        if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
+            raise FleetError("a reply is one message with one tree of objects")
+        if pushed.messages_list[0].metadata.src_node_id != node_id:
+            raise FleetError("the reply is another node's")
+        if pushed.messages_list[0].metadata.message_id != pushed.message_object_trees[0].object_id:
+            raise FleetError("the message is not the root of its object tree")
+        check_trees(list(pushed.message_object_trees))
+    except (DecodeError, TreeError) as error:
+        raise FleetError(str(error)) from error
 
 
 def wanted_objects(response: bytes | bytearray) -> set[str]:

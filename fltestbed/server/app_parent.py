@@ -16,9 +16,13 @@ from fltestbed.flower.apps import INSTALLED_SERVER_APP
 from fltestbed.scratch import scratch_folder
 from fltestbed.server.desk import Desk
 from fltestbed.server.roster import Roster
+from fltestbed.text import printable
 
 END_S = 1.0
 """For an app that is told to end; one that computes without a look at its signals is made to."""
+
+MOST_REASON = 1000
+"""Characters of what an app says of its failure."""
 
 AppProcess = asyncio.subprocess.Process
 
@@ -88,4 +92,4 @@ async def _outcome(process: AppProcess) -> str | None:
     except (ValueError, KeyError, TypeError):
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return f"the ServerApp's process {how} and said nothing; what it logged is in logs/serverapp.log"
-    return None if error is None else f"the ServerApp failed: {error}"
+    return None if error is None else f"the ServerApp failed: {printable(error, MOST_REASON)}"

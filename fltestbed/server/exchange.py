@@ -104,9 +104,14 @@ class Exchange:
         self.reply_complete(answered)
         return True
 
-    def reply_begun(self, message_id: str) -> None:
-        """A stock SuperNode has announced its reply to `message_id` and still pushes the objects."""
-        self._under_way.add(message_id)
+    def is_for(self, message_id: str, node_id: int) -> bool:
+        """Whether this node was sent that message, and its reply is still awaited."""
+        return self._node_of.get(message_id) == node_id
+
+    def reply_begun(self, message_id: str, node_id: int) -> None:
+        """A stock SuperNode has announced its reply to `message_id` and still pushes the objects; another's is ignored."""
+        if self.is_for(message_id, node_id):
+            self._under_way.add(message_id)
 
     def reply_complete(self, message_id: str) -> None:
         """Every object of the reply to `message_id` is there."""

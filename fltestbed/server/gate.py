@@ -10,7 +10,7 @@ import ipaddress
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fltestbed.server.observer import Observer
+from fltestbed.server.fleet_guard import FleetApp
 from fltestbed.server.routes import PREFIX
 
 OPEN_PATHS = ("/v1/fleet/", f"{PREFIX}/client/")
@@ -26,10 +26,10 @@ class Gate:
     routes : ASGI application
         The toolkit's routes.
     observer : ASGI middleware
-        Sees Fleet requests on their way to `app`.
+        Sees Fleet requests on their way to `app`, and those alone that the guard before it lets pass.
     """
 
-    def __init__(self, app: ASGIApp, routes: ASGIApp, observer: Observer) -> None:
+    def __init__(self, app: ASGIApp, routes: ASGIApp, observer: FleetApp) -> None:
         self._app = app
         self._routes = routes
         self._observer = observer

@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fltestbed.clock import Clock
@@ -22,6 +23,8 @@ from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
 
 HTTP_OK = 200
+MOST_PUSHED = 2
+"""How often the largest message may be pushed in answer to one message: a broken push is begun again."""
 _WATCHED = ("pull-messages", "pull-object", "confirm-message-received", "push-messages", "push-object")
 
 
@@ -49,6 +52,7 @@ class _Node:
     downlink_end_ns: int | None = None
     uplink_start_ns: int = 0
     payload_bytes: int = 0
+    pushed_bytes: int = 0
     missing: set[str] = field(default_factory=set)
     error: str | None = None
 
@@ -67,10 +71,17 @@ class Observer:
     """Turns Fleet requests into phases."""
 
     def __init__(
-        self, superlink: Superlink, exchange: Exchange, log: RoundLog, transfers: TransferLog, clock: Clock,
+        self,
+        superlink: Superlink,
+        exchange: Exchange,
+        log: RoundLog,
+        transfers: TransferLog,
+        clock: Clock,
         presence: Presence,
-    ) -> None:  # fmt: skip
+        largest_message_bytes: int = 1 << 30,
+    ) -> None:
         self._presence = presence
+        self._most_pushed_bytes = MOST_PUSHED * largest_message_bytes
         self._superlink = superlink
         self._exchange = exchange
         self._log = log
@@ -96,6 +107,10 @@ class Observer:
             await app(scope, receive, send)
             return
         self._presence.heard(node_id, None)  # not proved to be the node; the worst of a lie is that it is asked again
+        if kind == "push-object" and not self._may_push(node_id, int(Headers(scope=scope).get("content-length", 0))):
+            refusal = JSONResponse({"error": "more was pushed than one reply may have"}, status_code=413)
+            await refusal(scope, receive, send)
+            return
         passing = _Pass()
 
         async def receiving() -> Message:
@@ -104,7 +119,7 @@ class Observer:
             passing.first_in_ns = passing.first_in_ns or passing.last_in_ns
             passing.request += message.get("body", b"")
             if kind == "push-messages" and not message.get("more_body"):
-                self._announce(passing)
+                self._announce(passing, node_id)
             return message
 
         async def sending(message: Message) -> None:
@@ -127,14 +142,22 @@ class Observer:
 
         await app(scope, receiving, sending)
 
-    def _announce(self, passing: _Pass) -> None:
+    def _may_push(self, node_id: int, announced_bytes: int) -> bool:
+        """Whether this many more bytes may belong to the reply to the node's message."""
+        node = self._nodes.get(node_id)
+        if node is None or node.pushed_bytes + announced_bytes > self._most_pushed_bytes:
+            return False
+        node.pushed_bytes += announced_bytes
+        return True
+
+    def _announce(self, passing: _Pass, node_id: int) -> None:
         """Before Flower stores a reply that is not whole yet, the exchange has to know, or it would hand it out."""
         try:
             announced = announced_reply(passing.request)
         except FleetError:
             return
         if announced is not None:
-            self._exchange.reply_begun(announced.message_id)
+            self._exchange.reply_begun(announced.message_id, node_id)
 
     def _note(self, kind: str, node_id: int, node: _Node, passing: _Pass) -> None:
         if kind == "pull-messages":
@@ -157,7 +180,7 @@ class Observer:
                 )
         elif kind == "push-messages":
             announced = announced_reply(passing.request)
-            if announced is not None:
+            if announced is not None and self._exchange.is_for(announced.message_id, node_id):
                 message_id = node.message_id = announced.message_id
                 node.error, node.uplink_start_ns = announced.error, passing.first_in_ns
                 node.payload_bytes = len(passing.request)

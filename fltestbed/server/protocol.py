@@ -9,11 +9,11 @@ import socket
 from collections.abc import Iterator
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 from fltestbed.measure.tcp_path import STALL_S, PathState, abandon, path_state
+from fltestbed.server.bounds import BoundedProtocol
+from fltestbed.server.guests import Guest
 
 SCOPE_KEY = "fltestbed.connection"
 UNWRITTEN_BYTES = 64 << 10
@@ -83,6 +83,11 @@ class Connection:
         """Remember TCP_INFO as it is now."""
         self.mark = self.snapshot()
 
+    def prove(self, node_id: int) -> None:
+        """A request on this connection was signed by a node that is known."""
+        if isinstance(self._stamped, Guest):
+            self._stamped.prove(node_id)
+
     def switch(self, on: bool) -> None:
         """Let the kernel stamp what comes and goes, or nothing at all."""
         if self._stamped is not None and self._stamped.fileno() >= 0:
@@ -137,10 +142,14 @@ class Connection:
         return congestion_control(self._socket)
 
 
-def protocol(algorithm: str) -> type[HttpToolsProtocol]:
-    """The protocol class for `uvicorn.Config(http=...)`; connections get this congestion control if it is allowed."""
+def protocol(algorithm: str, longest_s: float = BoundedProtocol.transfer_s) -> type[BoundedProtocol]:
+    """The protocol class for `uvicorn.Config(http=...)`; connections get this congestion control if it is allowed, and
+    `longest_s` for a transfer.
+    """
 
-    class Protocol(HttpToolsProtocol):
+    class Protocol(BoundedProtocol):
+        transfer_s = longest_s
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             sock = cast(socket.socket, transport.get_extra_info("socket"))

@@ -44,7 +44,6 @@ from fltestbed.server.tasks import Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
 
 PREFIX = "/v1/fltestbed"
-MAX_BUNDLE_BYTES = 4 << 30
 MAX_CONTROL_BYTES = 1 << 20
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -101,6 +100,7 @@ class Routes:
             problem = self._superlink.authenticate(request.scope, node_id)
             if problem is not None:
                 return _refusal(401, problem)
+            _connection(request).prove(node_id)
             try:
                 if must_have_joined:
                     self._roster.check_joined(node_id)
@@ -178,6 +178,10 @@ class Routes:
         task = self._log.task_of(reply_to)
         if task is not None and task.node_id != node_id:
             raise BundleError("the reply is to another node's message")
+        if not self._exchange.is_for(reply_to, node_id):
+            return _refusal(
+                409, "the reply was refused: its message is unknown, expired, another node's or answered already"
+            )
         attempt = _attempt(request)
         try:
             if task is not None:

@@ -24,7 +24,6 @@ from fltestbed.interrupts import Interrupts
 from fltestbed.learning.names import check_model_name
 from fltestbed.learning.strategies import check_strategy
 from fltestbed.measure.host import boot_id, describe_host, package_versions
-from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.manifest import Manifest, create_run_folder
 from fltestbed.measure.probes.host import HostProbes
 from fltestbed.measure.probes.system import ALL_INTERFACES
@@ -37,7 +36,9 @@ from fltestbed.server.checkpoint import FOLDER as CHECKPOINTS
 from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
+from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
+from fltestbed.server.guests import Listener, allow_descriptors
 from fltestbed.server.latest import Latest
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
@@ -103,6 +104,7 @@ class Session:
             It was interrupted; its manifest says so.
         """
         keep_quiet()
+        allow_descriptors()
         self._check_names()
         fab = self._pack()
         fab_hash = hashlib.sha256(fab).hexdigest() if self.app is not None else None
@@ -219,12 +221,13 @@ class Session:
         log = RoundLog(recorder, manifest.zero_raw_ns, experiment.instrumentation, switch, absences, presence.observe)
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
-        observer = Observer(superlink, exchange, log, transfers, self.clock, presence)
+        largest = experiment.server.largest_message_bytes
+        observer = Observer(superlink, exchange, log, transfers, self.clock, presence, largest)
         watch = DeadlineWatch(experiment, log, exchange, transfers, presence, app.run_id, self.clock)
         waiting = Waiting(log, roster, presence, watch, experiment.deadlines.return_s, self.clock)
         desk = Desk(superlink, exchange, roster, log, self.clock, presence, waiting)
         routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock, presence)
-        superlink.app.add_middleware(Gate, routes=routes, observer=observer)
+        superlink.app.add_middleware(Gate, routes=routes, observer=FleetGuard(observer, superlink, experiment))
         # The ServerApp's way in: without TLS, whatever the network's listener does.
         inside = listen("127.0.0.1", 0, is_stamped=False)
         app_pid: list[int] = []
@@ -359,7 +362,7 @@ def _enders(roster: Roster) -> tuple[Callable[[TestbedError], None], Callable[[]
 
 
 def listen(host: str, port: int, is_stamped: bool = True, clock: Clock = SYSTEM_CLOCK) -> socket.socket:
-    """A listening socket; what comes over its connections is stamped by the kernel, or not.
+    """A listening socket; what comes over its connections is stamped by the kernel and counted, or neither.
 
     Raises
     ------
@@ -370,7 +373,7 @@ def listen(host: str, port: int, is_stamped: bool = True, clock: Clock = SYSTEM_
     # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
     # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
     kind = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock = StampedSocket(*kind, clock=clock) if is_stamped else socket.socket(*kind)
+    sock = Listener(*kind, clock=clock) if is_stamped else socket.socket(*kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -392,7 +395,7 @@ async def _http_server(
     """Serve the SuperLink on one socket; a second one leaves its start and end (`lifespan`) to the first."""
     config = uvicorn.Config(
         superlink.app,
-        http=protocol(experiment.congestion_control),
+        http=protocol(experiment.congestion_control, experiment.server.round_deadline_s),
         ws="none",
         log_level="warning",
         access_log=False,

@@ -22,6 +22,7 @@ from fltestbed.security.node_keys import RegisteredKey
 from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
+from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
@@ -98,7 +99,8 @@ class Running:
     def __init__(self, lab: Lab, tls: ssl.SSLContext | None = None) -> None:
         self.lab = lab
         self._tls = tls
-        lab.superlink.app.add_middleware(Gate, routes=lab.routes, observer=lab.observer)
+        self.guard = FleetGuard(lab.observer, lab.superlink, lab.experiment)
+        lab.superlink.app.add_middleware(Gate, routes=lab.routes, observer=self.guard)
         self._listener = listen("127.0.0.1", 0)
         self.port: int = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"

@@ -228,7 +228,7 @@ def test_half_a_reply_of_a_supernode_is_not_handed_out(lab: Lab) -> None:
         reply = lab.reply(message, node, 0.25)
         proto, tree = reply.messages[0]
         state = lab.superlink._state
-        lab.exchange.reply_begun(message_id)
+        lab.exchange.reply_begun(message_id, node)
         session = state.start_session(lab.app.run_id)
         stored, missing = state.store_message_and_object_tree(message_from_proto(proto), tree, session)
         assert stored

@@ -120,7 +120,7 @@ def test_a_damaged_upload_is_refused_and_may_be_repeated(running: Running, lab: 
     (message_id,) = instruct(running, lab, pi.node_id)
     pulled = pi.pull()
     bundle = pi.answer(message_in(pulled))
-    damaged = Bundle({}, bundle.messages, {name: bytes(content) + b"\0" for name, content in bundle.objects.items()})
+    damaged = Bundle({}, bundle.messages, {name: bytes(content)[:-1] + b"\0" for name, content in bundle.objects.items()})
     reply = pi.push(message_id, pi.facts(pulled), damaged)
     assert (reply.status, "hash" in reply.data["error"]) == (400, True)
     assert pi.push(message_id, pi.facts(pulled), bundle).status == 200
@@ -177,12 +177,12 @@ def test_a_reply_to_another_nodes_message_changes_nothing(running: Running, lab:
 
 
 def test_a_reply_that_names_another_message_is_refused(running: Running, lab: Lab, pi: Pi) -> None:
-    """The header and the message have to agree."""
+    """The header and the message have to agree; a header that names no message of this node is refused before the body."""
     pi.join()
     (message_id,) = instruct(running, lab, pi.node_id)
     pulled = pi.pull()
     reply = pi.push("other", pi.facts(pulled), pi.answer(message_in(pulled)))
-    assert (reply.status, message_id in reply.data["error"]) == (400, False)
+    assert (reply.status, message_id in reply.data["error"]) == (409, False)
 
 
 def test_a_reply_is_one_message(running: Running, lab: Lab, pi: Pi) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,7 +47,7 @@ def secure(tmp_path: Path, certificates: CertificateFolder) -> Iterator[Running]
         yield running
 
 
-@contextmanager
+@contextlib.contextmanager
 def joined(running: Running, folder: Path, number: int, clock: Clock = SYSTEM_CLOCK) -> Iterator[Pi]:
     pi = Pi(running, folder, number, clock, folder / "certs" / "ca.crt")
     try:
@@ -124,6 +123,25 @@ def limits_set(**extra: Any) -> list[int]:
 
     asyncio.run(make())
     return asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"POST /v1/fltestbed/client/hello HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01" + bytes(500), b"\xff" * 70_000],
+    ids=["http", "half a hello", "noise"],
+)
+def test_what_is_no_tls_ends_there(secure: Running, tmp_path: Path, text: bytes) -> None:
+    """An alert at most, and the connection is closed; a client that speaks TLS is served afterwards."""
+    with socket.create_connection(("127.0.0.1", secure.port), TIMEOUT_S) as sock, contextlib.suppress(ConnectionError):
+        sock.sendall(text)
+        sock.shutdown(socket.SHUT_WR)
+        said = b""
+        while piece := sock.recv(65536):
+            said += piece
+        assert len(said) < 100
+        assert b"HTTP" not in said
+    with joined(secure, tmp_path, 0) as pi:
+        assert pi.pull().status == 204
 
 
 def test_a_key_that_is_not_on_the_list_is_refused(secure: Running, tmp_path: Path) -> None:

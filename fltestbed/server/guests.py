@@ -1,0 +1,92 @@
+"""Connections of the server, and how many of them anybody may hold.
+
+A connection is a stranger's until a request of it was signed with a key that is known. Strangers together, and each node,
+may hold so many; the one that has been there longest goes when another comes. So neither a flood of connections nor one
+node takes the descriptors that the run needs, and nobody who signs his first request is kept out by those who never do.
+"""
+
+import contextlib
+import resource
+import socket
+from collections import OrderedDict
+from typing import Any
+
+from fltestbed.clock import Clock
+from fltestbed.measure.kernel_stamps import StampedSocket
+
+MOST_STRANGERS = 256
+MOST_OF_A_NODE = 24
+"""A stock SuperNode pulls eight objects at once, over a connection each."""
+MOST_DESCRIPTORS = 8192
+
+
+class Guest(StampedSocket):
+    """An accepted connection."""
+
+    guests: "Guests"
+
+    def prove(self, node_id: int) -> None:
+        """A request on it was signed by this node."""
+        self.guests.proved(self, node_id)
+
+
+class Guests:
+    """The open connections of one listener, by whose they are."""
+
+    def __init__(self, most_strangers: int = MOST_STRANGERS, most_of_a_node: int = MOST_OF_A_NODE) -> None:
+        self._most_strangers = most_strangers
+        self._most_of_a_node = most_of_a_node
+        self._strangers: OrderedDict[int, Guest] = OrderedDict()
+        self._of_node: dict[int, OrderedDict[int, Guest]] = {}
+
+    def arrived(self, guest: Guest) -> None:
+        """Somebody has connected."""
+        guest.guests = self
+        self._strangers[id(guest)] = guest
+        _make_room(self._strangers, self._most_strangers)
+
+    def proved(self, guest: Guest, node_id: int) -> None:
+        """A stranger has turned out to be a node."""
+        if self._strangers.pop(id(guest), None) is not None:
+            of_node = self._of_node.setdefault(node_id, OrderedDict())
+            of_node[id(guest)] = guest
+            _make_room(of_node, self._most_of_a_node)
+
+
+def allow_descriptors(most: int = MOST_DESCRIPTORS) -> int:
+    """Raise this process's own limit of open files, as far as the host lets it; returns what it is now.
+
+    Debian's 1,024 would hold a few hundred clients, or the strangers beside them, and not both.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return soft
+
+
+def _make_room(guests: OrderedDict[int, Guest], most: int) -> None:
+    if len(guests) <= most:
+        return
+    for name in [name for name, guest in guests.items() if guest.fileno() < 0]:
+        del guests[name]
+    while len(guests) > most:
+        _, oldest = guests.popitem(last=False)
+        with contextlib.suppress(OSError):  # closed a moment ago
+            oldest.shutdown(socket.SHUT_RDWR)  # its owner, the event loop, sees the end and closes it
+
+
+class Listener(StampedSocket):
+    """A listening socket whose connections are counted."""
+
+    def __init__(self, *arguments: Any, clock: Clock | None = None, **named: Any) -> None:
+        super().__init__(*arguments, **named, **({} if clock is None else {"clock": clock}))
+        self.guests = Guests()
+
+    def accept(self) -> tuple[Guest, Any]:
+        """Accept a connection."""
+        descriptor, address = self._accept()  # type: ignore[attr-defined]  # as socket.accept does
+        guest = Guest(self.family, self.type, self.proto, fileno=descriptor, clock=self.clock)
+        self.guests.arrived(guest)
+        return guest, address
