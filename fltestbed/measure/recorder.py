@@ -23,6 +23,7 @@ from typing import Self
 
 from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.measure.schema import PHASES_TABLE, RECORDED, TABLES
+from fltestbed.text import printable
 
 Value = str | int | float | bool | None
 
@@ -34,6 +35,8 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 20
 LAST_WORDS_BYTES = 1 << 18
 """The part of the reserve that is left for the manifest."""
+FORMULA_BEGINS = ("=", "+", "-", "@")
+MOST_TEXT = 1000
 
 
 class Recorder:
@@ -66,7 +69,9 @@ class Recorder:
         try:
             self._files = {table.name: (folder / table.name).open("ab", buffering=0) for table in RECORDED}
         except OSError as error:
-            raise RunFolderError(f"{error.filename}: cannot be written: {error.strerror}") from error
+            raise RunFolderError(
+                f"{error.filename}: cannot be written: {error.strerror}; choose another place with --runs"
+            ) from error
         try:
             fcntl.flock(self._files[PHASES_TABLE.name], fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as this process lives
         except BlockingIOError as error:
@@ -227,7 +232,14 @@ def _reserve(path: Path) -> None:
 
 
 def cell(value: Value) -> str:
-    """A value as it stands in a file; None is empty."""
+    """A value as it stands in a file; None is empty.
+
+    Text is printable, and never a formula: a spreadsheet would compute a cell that begins with ``=``, ``+``, ``-`` or ``@``,
+    so an apostrophe stands before it, which a spreadsheet takes for "this is text" (OWASP, CSV injection).
+    """
+    if isinstance(value, str):
+        text = printable(value, MOST_TEXT)
+        return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -25,6 +25,7 @@ Figure = Annotated[float, Field(gt=-1e10, lt=1e10, allow_inf_nan=False)]
 Decibels = Annotated[float, Field(ge=-300, le=300, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 """Of one core: a host may have many."""
+PROBE_NAMES = ("system", "throttling", "time_sync", "wifi", "modem")
 MessageId = Annotated[str, Field(max_length=80)]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
 
@@ -184,7 +185,7 @@ class ProbeFacts(Facts):
     reason: Text | None = None
     reads: Text | None = None
     interval_s: Seconds | None = None
-    lacks: dict[Name, Text] | None = None
+    lacks: Annotated[dict[Name, Text], Field(max_length=32)] | None = None
     since_boot: Names | None = None
     seen: Names | None = None
     modem: Text | None = None

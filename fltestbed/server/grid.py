@@ -5,6 +5,7 @@ share; a request says how long its bundle is. Every request also carries *marks*
 the process's own stamps, so that marking costs no request.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -24,6 +25,10 @@ from fltestbed.measure.schema import AGGREGATE_OVERLAP, DOWNLINK_COMPRESSION_ERR
 from fltestbed.shared_buffer import BufferPair
 
 HOLD_S = 10.0
+MOST_METRICS = 100
+"""Of one reply that are written: the app gets whatever a client reports, but each is a row of metrics.csv."""
+MOST_MARKS = 100
+"""That go in a bundle's prologue, which is bounded; more go before it."""
 PATIENCE_S = 60.0
 """Beyond the time that a request may be held."""
 FOLDED_AT_ONCE = 8
@@ -64,6 +69,7 @@ class BundleGrid(Grid):
         self._minimum_replies = minimum_replies
         self._marks: list[dict[str, Any]] = []
         self._round = 0
+        self._is_model_known = False
         self._rounds: dict[str, tuple[int, str]] = {}
         self._waiting: set[str] = set()
         self._to_fold: tuple[list[Message], Fold] | None = None
@@ -138,10 +144,13 @@ class BundleGrid(Grid):
             return []
         rounds = [self._round_of(message) for message in messages]
         self.begin_round(max(rounds), start_ns)
-        if not self._rounds:
+        if not self._is_model_known:
+            self._is_model_known = True
             self._mark_model(messages[0])
         packed = self._compression.compress(messages)
         self._mark_error(packed[0], DOWNLINK_COMPRESSION_ERROR, round=self._round, source="server")
+        if len(self._marks) > MOST_MARKS:
+            self.flush()
         prologue = {"rounds": rounds, "start_raw_ns": start_ns, "marks": self._take_marks()}
         length = self._buffers.to_parent.write(Bundle.of(packed, prologue).encode())
         answer = self._post("push", {"length": length})
@@ -188,6 +197,8 @@ class BundleGrid(Grid):
                 break
             replies += self._pull(waiting, min(HOLD_S, left_s), None if fold is None else FOLDED_AT_ONCE, take)
         self._waiting -= waiting
+        for message_id in waiting:
+            self._rounds.pop(message_id, None)
         self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
         if fold is not None and self.is_measuring:
             self._mark_overlap(overlap_ns)
@@ -227,7 +238,7 @@ class BundleGrid(Grid):
         length = self._post("pull", asked)["length"]
         bundle = decode(self._buffers.to_child.read(length), verify=False)
         replies = []
-        for inflated in bundle.inflate_replies():
+        for inflated in bundle.inflate_replies(self._compression.most_bytes):
             reply = self._restored(inflated)
             replies.append(reply)
             error = reply.error.reason if reply.has_error() else None
@@ -238,6 +249,7 @@ class BundleGrid(Grid):
                 self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
                 if error is None:
                     self._mark_metrics(reply, message_id, held_ns)
+            self._rounds.pop(message_id, None)
             take(reply)
         self._buffers.to_child.free()
         return replies
@@ -265,8 +277,10 @@ class BundleGrid(Grid):
 
     def _mark_metrics(self, reply: Message, message_id: str, raw_ns: int) -> None:
         round_, message_type = self._rounds.get(message_id, (self._round, reply.metadata.message_type))
+        left = MOST_METRICS
         for record in reply.content.metric_records.values():
-            values = scalar_metrics(record)
+            values = dict(itertools.islice(scalar_metrics(record).items(), left))
+            left -= len(values)
             if values:
                 self.mark(
                     "metrics", round=round_, source="client", message_type=message_type, values=values, raw_ns=raw_ns,

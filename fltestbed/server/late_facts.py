@@ -1,5 +1,6 @@
 """What clients report with any of their requests, beside its purpose: taken row by row, as far as it can be true."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.facts import (
-    MOST_NAME,
+    PROBE_NAMES,
     Facts,
     FactsError,
     LateReply,
@@ -72,7 +73,7 @@ class _Reader:
         found = (self.one(name, kind, row) for row in rows[:most])
         return tuple(row for row in found if row is not None)
 
-    def named(self, name: str, kind: type[M]) -> dict[str, M]:
+    def named(self, name: str, kind: type[M], names: Collection[str]) -> dict[str, M]:
         most = _MOST_ROWS[name]
         entries = self._told.get(name, {})
         if not isinstance(entries, dict):
@@ -82,8 +83,8 @@ class _Reader:
             self.refuse(name, f"{len(entries)} entries in one request; at most {most} are allowed")
         found = {}
         for key, entry in list(entries.items())[:most]:
-            if len(key) > MOST_NAME:
-                self.refuse(name, f"a name of {len(key)} characters; at most {MOST_NAME} are allowed")
+            if key not in names:
+                self.refuse(name, f"one of another name than {', '.join(names)}")
             elif (one := self.one(name, kind, entry)) is not None:
                 found[key] = one
         return found
@@ -110,7 +111,7 @@ def read_late_facts(told: dict[str, Any]) -> LateFacts:
         except FactsError as error:
             reader.refuse("replies", str(error))
     samples = reader.rows("clock_samples", SampleFacts)
-    probes = reader.named("probes", ProbeFacts)
+    probes = reader.named("probes", ProbeFacts, PROBE_NAMES)
     stamp_error, path = told.get("stamp_error"), told.get("path")
     return LateFacts(
         replies=replies,

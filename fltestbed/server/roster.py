@@ -14,7 +14,9 @@ from fltestbed.flower.apps import App
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.host import package_versions, toolkit_versions
 from fltestbed.measure.manifest import Manifest
+from fltestbed.server.host_facts import HostFactsError, read_host
 from fltestbed.server.tasks import SERVER, Client
+from fltestbed.text import printable
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -22,6 +24,8 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 SUPERNODE = "supernode-"
 TRAINER_SHARE = 0.9
 """Of a limit, after which a client stops its trainer, so that the error reply that says why comes in time."""
+HOSTS_BESIDE_CLIENTS, HOSTS_OF_A_CLIENT = 64, 4
+"""How many names a run takes in: each stands in the manifest."""
 
 
 class JoinRefused(ValueError):
@@ -68,6 +72,7 @@ class Roster:
         self._partitions: dict[int, int] = {}
         self._present: set[int] = set()
         self._ours: set[int] = set()
+        self._names: set[str] = set()
         self._changed = asyncio.Event()
         self._strangers = 0
         self._link = link
@@ -140,9 +145,12 @@ class Roster:
         """
         try:
             join = _Join.model_validate(facts)
+            described = read_host(join.host)
         except ValidationError as error:
             problem = error.errors()[0]
             raise JoinRefused(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        except HostFactsError as error:
+            raise JoinRefused(str(error)) from error
         if join.partition >= self._experiment.clients:
             last = self._experiment.clients - 1
             raise JoinRefused(
@@ -158,6 +166,13 @@ class Roster:
                     raise JoinRefused(f"there is a client {join.name} already; give this one another --name")
                 if self._partitions[other] == join.partition:
                     raise JoinRefused(f"partition {join.partition} is taken by {client.name}; give another --partition")
+        self._names.add(join.name)
+        most = HOSTS_BESIDE_CLIENTS + HOSTS_OF_A_CLIENT * self._experiment.clients
+        if len(self._names) > most:
+            self._names.discard(join.name)
+            raise JoinRefused(
+                f"{most} hosts have joined this run under as many names; give this client one that it had before"
+            )
         client = self._clients.setdefault(node_id, Client(join.name, join.link))
         client.join(join.boot)
         client.name, client.link, client.interface = join.name, join.link, join.interface
@@ -165,7 +180,7 @@ class Roster:
         self._present.add(node_id)
         self.manifest.set_host(
             client.name,
-            join.host | {
+            described | {
                 "link": join.link, "interface": join.interface, "partition": join.partition,
                 "wall_offset_s": join.wall_offset_s, "clock_interface": join.clock_interface,
             },

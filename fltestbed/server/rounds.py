@@ -16,6 +16,9 @@ from fltestbed.server.absence import AbsenceLog
 from fltestbed.server.plausibility import can_be
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Symptom, Task, WireBytes
 
+MOST_PATHS = 8
+"""Interfaces of one client that clock samples may name: its link, a second network, and others that it had before."""
+
 
 class RoundLog:
     """Writes phases.csv, metrics.csv, clock_samples.csv and clock.csv, and knows what is under way.
@@ -233,6 +236,9 @@ class RoundLog:
         interface = interface or client.interface
         if not self._zero <= sample.server_receive_raw_ns <= sample.server_send_raw_ns <= (told_ns or math.inf):
             client.doubt("the server's stamps of an exchange are not of the time of this run")
+            return
+        if interface not in client.paths and len(client.paths) >= MOST_PATHS:
+            client.doubt(f"clock samples over more than {MOST_PATHS} interfaces")
             return
         if not sample.is_plausible:
             client.doubt("four stamps of an exchange are in an order that no clocks give")
