@@ -20,6 +20,7 @@ from fltestbed.client.transport import (
     ATTEMPT_HEADER,
     FIRST_SEND_HEADER,
     REPLY_TO_HEADER,
+    Answer,
     Broken,
     Reply,
     ServerConnection,
@@ -28,7 +29,7 @@ from fltestbed.client.transport import (
 )
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused, ServerUnreachable
-from fltestbed.flower.bundle import decode, encode_head, read_prologue
+from fltestbed.flower.bundle import BundleError, decode, encode_head, read_prologue
 from fltestbed.flower.node import FleetNode
 
 log = logging.getLogger("fltestbed")
@@ -137,7 +138,8 @@ class PatientConnection:
                 reason = broken.reason if broken is not None else str(error) or type(error).__name__
                 if time.monotonic() >= start + patience_s:
                     raise ServerUnreachable(
-                        f"{self._server}: the server has been gone for {patience_s:g} s (during {path}: {reason})"
+                        f"{self._server}: the server has been gone for {patience_s:g} s (during {path}: {reason}); "
+                        "is it still running? fltestbed server CONFIG --resume RUN continues a run that was interrupted"
                     ) from error
                 failures += 1
                 if failures == 1:
@@ -217,13 +219,13 @@ class BundleCarrier:
             if reply.body[:1] == b"{":
                 _check_farewell(reply)
                 return None
-            self._switch(bool(read_prologue(reply.body).get("measured", True)))
+            self._switch(bool(_prologue(reply.body).get("measured", True)))
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
         self._holds = result.message_id
-        prologue = read_prologue(parcel.data)
+        prologue = _prologue(parcel.data)
         if parcel.pulled is not None:
             self._late.clock_sample("pull", parcel.pulled, prologue)
             self._late.downlink(result.message_id, parcel.pulled)
@@ -252,6 +254,13 @@ class BundleCarrier:
         self._late.clock_sample("push", pushed, pushed.data)
         self._late.broken_uplinks(result.message_id, self._connection.broken)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
+
+
+def _prologue(data: bytes | bytearray) -> Answer:
+    try:
+        return Answer(read_prologue(data))
+    except BundleError as error:
+        raise ServerRefused(f"the server sent a message that cannot be read: {error}") from error
 
 
 class ObjectsCarrier:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fltestbed.client.carriers import RETRY_INTERVAL_S, SILENCE_S, PatientConnection
+from fltestbed.client.hello import read_hello
 from fltestbed.client.path import ServerPath
 from fltestbed.client.transport import ServerConnection, refuse
 from fltestbed.clock import Clock
@@ -100,7 +101,7 @@ class Introduction:
         Raises
         ------
         ServerRefused
-            The client runs another version, or its key or its name is not welcome.
+            The client runs another version, or its key or its name is not welcome. Or the server says what cannot be.
         ServerUnreachable
         """
         facts = [json.dumps({"versions": toolkit_versions(), "name": self._name}).encode()]
@@ -110,7 +111,7 @@ class Introduction:
             self.node.register(timeout_s)
             reply = patient.post("hello", facts, SILENCE_S)
         refuse(reply)
-        return reply.data
+        return read_hello(self._server, reply.data)
 
     def close(self) -> None:
         """Go away without having taken part: connections are closed and the key is free."""

@@ -66,5 +66,7 @@ def get_app(connection: PatientConnection, hello: dict[str, Any]) -> App:
     """The app of the run, as the server sends it."""
     fab = bytes(connection.post_json("app", {}).body)
     if hashlib.sha256(fab).hexdigest() != hello["fab_hash"]:
-        raise ServerRefused("the app that the server sent does not have the hash that the server named")
+        raise ServerRefused(
+            "the app that the server sent does not have the hash that the server named; start the client again"
+        )
     return App(int(hello["run_id"]), hello["fab_id"], hello["fab_version"], hello["fab_hash"], fab)

@@ -350,7 +350,10 @@ class _Work:
     def _error_reply(self, parcel: Parcel, reason: str) -> Result:
         now_ns = self._session.clock.raw_ns()
         set_identity(self._order.app.run_id, self._order.node_id)
-        message = decode(parcel.data).inflate()[0]
+        try:
+            (message,) = decode(parcel.data).inflate()
+        except ValueError as error:  # it may be what the trainer failed of
+            raise ServerRefused(f"{self._session.server}: the server sent a message that cannot be read: {error}") from error
         reply = error_reply(message, reason, crashed=True)
         set_creation_time(reply, message, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
         bundle = Bundle.of([reply])

@@ -25,12 +25,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fltestbed.client.patience import CONNECT_S, StallGuard
+from fltestbed.client.response import MOST_BYTES, MOST_CONTROL_BYTES, read_body
 from fltestbed.client.tls_socket import TlsSocket
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.node import NodeKey
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
+from fltestbed.text import printable
 
 PREFIX = "/v1/fltestbed/client/"
 CONNECT_HEADER = "x-fltestbed-connect-ns"
@@ -40,6 +42,16 @@ FIRST_SEND_HEADER = "x-fltestbed-first-send-raw-ns"
 STAMPED_BYTES = 64
 START_BYTES = 8
 """Of `send_ns` at the end of a body, big-endian: it is not known before the body is under way."""
+MOST_REASON = 500
+LONGEST_ANSWER_S = 3600.0
+"""For the body of an answer that comes all the time, however slowly; the round's deadline is the server's to keep."""
+
+
+class Answer(dict[str, Any]):
+    """What a server says in JSON."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ServerRefused(f"the server's answer lacks {key}; does it run the same fltestbed?")
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,19 @@ class Reply:
     after: TcpSnapshot | None
 
     @property
-    def data(self) -> dict[str, Any]:
-        """The body as a JSON object."""
-        return dict(json.loads(self.body))
+    def data(self) -> "Answer":
+        """The body as a JSON object.
+
+        Raises
+        ------
+        ServerRefused
+            It is none.
+        """
+        try:
+            return Answer(json.loads(self.body))
+        except (ValueError, TypeError, RecursionError) as error:
+            text = printable(bytes(self.body[:60]).decode(errors="replace"))
+            raise ServerRefused(f"the server's answer is not JSON but {text!r}; does it run fltestbed?") from error
 
 
 class ServerConnection:
@@ -133,7 +155,7 @@ class ServerConnection:
             connection = self._connect(timeout_s)
             connection.request("GET", "/health")
             response = connection.getresponse()
-            response.read()
+            read_body(response, MOST_CONTROL_BYTES, timeout_s)
             return response.getheader("date", "")
         finally:
             self._guard.end()
@@ -279,15 +301,8 @@ class ServerConnection:
         sent_ns = (sock and sock.left_ns()) or handed_ns
         if sock is not None:
             sock.stamp_sending(False)
-        content = bytearray(int(response.getheader("content-length", "0")))
-        view, at = memoryview(content), 0
-        while at < len(content):
-            count = response.readinto(view[at:])
-            if count == 0:
-                raise http.client.IncompleteRead(bytes(content[:at]), len(content) - at)
-            at += count
+        content = read_body(response, MOST_BYTES.get(path, MOST_CONTROL_BYTES), LONGEST_ANSWER_S)
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
-        response.read()
         after = tcp_snapshot(sock) if sock is not None else None
         self._count(self._socket)
         return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
@@ -345,8 +360,8 @@ def refuse(reply: Reply) -> None:
     """
     if reply.status >= http.client.BAD_REQUEST:
         try:
-            reason = str(reply.data.get("error"))
-        except (ValueError, TypeError):
+            reason = printable(str(reply.data["error"]), MOST_REASON)
+        except (ServerRefused, KeyError):
             reason = f"HTTP status {reply.status}"
         if reply.status == http.client.INTERNAL_SERVER_ERROR:
             raise SessionLost(f"the server has failed: {reason}", is_over=True)

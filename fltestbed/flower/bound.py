@@ -8,6 +8,8 @@ import httpcore
 import httpx
 from httpcore._backends.sync import SyncStream
 
+from fltestbed.flower.fleet_transport import FleetTransport
+
 KEEP_ALIVE_S = 3600.0
 USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000)
 """A connection on which nothing sent has been acknowledged for so many ms breaks, which TCP alone would do after minutes."""
@@ -71,8 +73,7 @@ def bound_client(timeout: httpx.Timeout, tls: ssl.SSLContext | None, interface: 
     count : callable (socket) -> None
         Shown the socket of each answer.
     """
-    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)  # httpx drops idle connections after 5 s
-    transport = httpx.HTTPTransport(verify=tls or True, limits=limits)
+    transport = FleetTransport(tls or True, KEEP_ALIVE_S)
     transport._pool = httpcore.ConnectionPool(  # httpx has no parameter for it
         ssl_context=tls, keepalive_expiry=KEEP_ALIVE_S, network_backend=BoundBackend(interface)
     )

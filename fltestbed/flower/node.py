@@ -20,7 +20,6 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
-    PushMessagesRequest,
     RegisterNodeFleetRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -45,8 +44,11 @@ from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
 from fltestbed.flower.bound import CountSocket, bound_client
 from fltestbed.flower.bundle import Bundle
+from fltestbed.flower.fleet import announcement
 from fltestbed.flower.objects import object_ids
+from fltestbed.flower.trees import TreeError, check_trees
 from fltestbed.security import files, node_keys
+from fltestbed.text import printable
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -84,7 +86,9 @@ class NodeKey:
                 f"{path}: another client of this host uses this key; give each client its own --name, or its own --state"
             ) from error
         except (OSError, ValueError) as error:
-            raise HostError(f"{path}: the node's key cannot be read or made: {error}") from error
+            raise HostError(
+                f"{path}: the node's key cannot be read or made: {error}; give another --state, or --key"
+            ) from error
         files.check_private(path)
         self.public = public_key_to_bytes(self._private.public_key())
         self._clock = clock
@@ -94,7 +98,12 @@ class NodeKey:
         """Correct the time that is signed: a Pi without a battery may boot days in the past, and Flower refuses
         timestamps that are 5 s ahead or 305 s behind.
         """
-        server = parsedate_to_datetime(date_header).timestamp()
+        try:
+            server = parsedate_to_datetime(date_header).timestamp()
+        except (ValueError, OverflowError) as error:
+            raise ServerRefused(
+                f"the server says that it is {printable(date_header, 60)!r}, which is no date; is it a fltestbed server?"
+            ) from error
         self._server_minus_raw_s = server - self._clock.raw_ns() / 1e9
 
     @property
@@ -205,7 +214,14 @@ class FleetNode:
             pulled = self._client.PullMessages(PullMessagesRequest(node=Node(node_id=self.node_id)))
         if not pulled.messages_list:
             return None
-        return pulled.messages_list[0], pulled.message_object_trees[0]
+        try:
+            message, tree = pulled.messages_list[0], pulled.message_object_trees[0]
+            check_trees([tree])
+        except (IndexError, TreeError) as error:
+            raise ServerRefused(
+                f"{self._server}: the server sent no whole message: {error}; does it run Flower 1.41?"
+            ) from error
+        return message, tree
 
     def pull_objects(self, run_id: int, message: tuple[ProtoMessage, ObjectTree]) -> Bundle:
         """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation."""
@@ -222,9 +238,7 @@ class FleetNode:
         node = Node(node_id=self.node_id)
         proto, tree = bundle.messages[0]
         with self._errors("push a reply"):
-            answer = self._patiently(self._client.PushMessages)(
-                PushMessagesRequest(node=node, messages_list=[proto], message_object_trees=[tree])
-            )
+            answer = self._patiently(self._client.PushMessages)(announcement(self.node_id, proto, tree))
             wanted = set(answer.objects_to_push)
             contents = [
                 (identifier, bytes(bundle.objects[identifier])) for identifier in object_ids([tree]) if identifier in wanted
@@ -279,7 +293,13 @@ class FleetNode:
             flower = FlowerError.from_json(error.response.text)
             if flower is not None and flower.code in unless:
                 return
-            reason = flower.message if flower is not None else f"HTTP {error.response.status_code}"
+            reason = printable(flower.message, 300) if flower is not None else f"HTTP {error.response.status_code}"
             raise ServerRefused(f"{self._server}: the server did not let this client {what}: {reason}") from error
+        except ValueError as error:  # what Flower's client makes of bytes that are none of its messages
+            raise ServerRefused(
+                f"{self._server}: what the server answered cannot be read; does it run Flower 1.41?"
+            ) from error
         except httpx.TransportError as error:
-            raise ServerUnreachable(f"{self._server}: no answer while trying to {what}: {error}") from error
+            raise ServerUnreachable(
+                f"{self._server}: no answer while trying to {what}: {error}; is the server still there?"
+            ) from error

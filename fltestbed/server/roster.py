@@ -16,7 +16,6 @@ from fltestbed.measure.host import package_versions, toolkit_versions
 from fltestbed.measure.manifest import Manifest
 from fltestbed.server.host_facts import HostFactsError, read_host
 from fltestbed.server.tasks import SERVER, Client
-from fltestbed.text import printable
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
