@@ -28,6 +28,8 @@ class Benchmarks(LazyGroup):
         "instrumentation": "What measuring costs, as the ratio of round times with and without it.",
         "accuracy": "Stamps and clocks, against packets and known clocks.",
         "analysis": "Time and memory of analysing a million phases.",
+        "fuzz": "What server and client read from the network, under made-up bytes.",
+        "soak": "A thousand rounds: memory, open files and threads of each process.",
     }
 
 
