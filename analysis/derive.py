@@ -168,7 +168,9 @@ def write(run: Run) -> list[Path]:
             csv.write_csv(pa.Table.from_pandas(frame.assign(**flags), preserve_index=False), unfinished, _FORMAT)
             unfinished.replace(path)
         except OSError as error:
-            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+            raise RunFolderError(
+                f"{path}: cannot be written: {error.strerror}; make room, or copy the run folder to where you may write"
+            ) from error
         finally:
             unfinished.unlink(missing_ok=True)
         paths.append(path)

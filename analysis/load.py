@@ -253,7 +253,9 @@ def _read_manifest(path: Path) -> Manifest:
         raise RunFolderError(f"{file}: cannot be read as JSON: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int):
-        raise RunFolderError(f"{file}: schema_version is {version!r}, not a number: this is no manifest of a run")
+        raise RunFolderError(
+            f"{file}: schema_version is {version!r}, not a number: this is no manifest of a run; give a run folder"
+        )
     if version > SCHEMA_VERSION:
         raise RunFolderError(
             f"{file}: schema {version} is newer than {SCHEMA_VERSION}, which this fltestbed reads: please upgrade"

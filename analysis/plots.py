@@ -103,7 +103,9 @@ def plot_all(
         (folder / "captions.json").write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
         (folder / "captions.md").write_text("\n".join(_markdown(texts)), encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{folder}: figures cannot be written there: {error.strerror}") from error
+        raise RunFolderError(
+            f"{folder}: figures cannot be written there: {error.strerror}; give another folder with -o"
+        ) from error
     return plotted
 
 

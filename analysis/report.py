@@ -55,7 +55,9 @@ def write_report(runs: Sequence[Run], file: Path, warm_up: int = WARM_UP, refuse
     try:
         file.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{file}: the report cannot be written there: {error.strerror}") from error
+        raise RunFolderError(
+            f"{file}: the report cannot be written there: {error.strerror}; give another file with -o"
+        ) from error
 
 
 def report(runs: Sequence[Run], warm_up: int = WARM_UP, refused: Refused | None = None) -> str:

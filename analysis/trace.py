@@ -61,7 +61,9 @@ def write_trace(run: Run, file: Path) -> int:
             json.dump(found, out, allow_nan=False, separators=(",", ":"))
             out.write("\n")
     except OSError as error:
-        raise RunFolderError(f"{file}: the trace cannot be written there: {error.strerror}") from error
+        raise RunFolderError(
+            f"{file}: the trace cannot be written there: {error.strerror}; give another file with -o"
+        ) from error
     return len(found["traceEvents"])
 
 

@@ -45,7 +45,9 @@ def find_config(path: Path | str, kind: str) -> Path:
     given = Path(path)
     if given.suffix == ".toml" or given.is_file():
         if not given.is_file():
-            raise ConfigError(f"{given}: there is no such file")
+            raise ConfigError(
+                f"{given}: there is no such file; give the path of a TOML file, or a shipped name without .toml"
+            )
         return given
     shipped = shipped_configs() / kind
     candidate = shipped / f"{given}.toml"
@@ -70,9 +72,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}; mend the line") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give a file that you may read") from error
 
 
 def read_json(path: Path) -> Any:

@@ -14,6 +14,7 @@ from fltestbed.cli.lazy import LazyGroup
 from fltestbed.errors import TestbedError
 from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
 from fltestbed.interrupts import Interrupts
+from fltestbed.text import printable
 
 
 class Commands(LazyGroup):
@@ -95,6 +96,7 @@ def _run() -> Any:
 
 
 def _complain(text: str) -> None:
+    text = "\n".join(printable(line) for line in text.splitlines())  # a server or a file may have had a say in it
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"fltestbed: {text}", markup=False, style="red")
 
 

@@ -39,7 +39,9 @@ def collect(
         given = [*(state or []), *fetched]
         for place in state or []:
             if not place.exists():
-                raise ConfigError(f"--state {place}: there is no such folder")
+                raise ConfigError(
+                    f"--state {place}: there is no such folder; give the folder that `fltestbed client --state` had"
+                )
         for found in collect_rows(run, given or [run / JOURNALS, default_state()]):
             print(found)
     derive_folders([run])

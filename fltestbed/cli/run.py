@@ -45,7 +45,9 @@ def run(
     experiment = load_experiment(config)
     profile = load_link(link or experiment.link)
     if supernodes > experiment.clients:
-        raise ConfigError(f"--supernodes {supernodes}: {experiment.name} has {experiment.clients} clients in all")
+        raise ConfigError(
+            f"--supernodes {supernodes}: {experiment.name} has {experiment.clients} clients in all; give at most so many"
+        )
     if supernodes and not experiment.compression.is_off:
         raise ConfigError(
             f"--supernodes {supernodes}: a stock SuperNode does not understand compressed tensors "

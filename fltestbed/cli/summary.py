@@ -47,7 +47,7 @@ def summary(
     try:
         file = None if out is None else out.open("w", encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{out}: cannot be written: {error.strerror}") from error
+        raise RunFolderError(f"{out}: cannot be written: {error.strerror}; give another file with --out") from error
     console = Console(file=file, width=None if file is None else 100)
     try:
         if json:

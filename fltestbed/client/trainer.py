@@ -95,7 +95,9 @@ class Trainer:
         try:
             answer = json.loads(self._receive(timeout_s))
         except TrainerFailed as failure:
-            raise TestbedError(f"the app cannot be started on this client: {failure}") from failure
+            raise TestbedError(
+                f"the app cannot be started on this client: {failure}; its own words stand above"
+            ) from failure
         if answer.get("error"):
             raise TestbedError(f"the app cannot be started on this client: {answer['error']}")
 

@@ -78,7 +78,9 @@ def run_app(run: Run, app: App, context: Context, grid: Grid) -> None:
     context.run_config = get_fused_config_from_dir(folder, run.override_config)
     reference = get_project_config(folder)["tool"]["flwr"]["app"]["components"].get("serverapp")
     if reference is None:
-        raise TestbedError(f"{app.fab_id}: the app has no ServerApp")
+        raise TestbedError(
+            f"{app.fab_id}: the app has no ServerApp; name one in its pyproject.toml under [tool.flwr.app.components]"
+        )
     run_server_app(grid=grid, context=context, server_app_dir=str(folder), server_app_attr=reference)
 
 

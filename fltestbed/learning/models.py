@@ -62,10 +62,12 @@ def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
     else:
         raise unknown_name("model.name", name, MODELS)
     if not callable(build):
-        raise ConfigError(f"model.name: {name!r} is not a function that takes the number of classes")
+        raise ConfigError(f"model.name: {name!r} is not a function that takes the number of classes; name one that does")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(num_classes)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model.name: {name!r} returned {type(model).__name__}, not a torch.nn.Module")
+        raise ConfigError(
+            f"model.name: {name!r} returned {type(model).__name__}, not a torch.nn.Module; name a function that makes one"
+        )
     return model

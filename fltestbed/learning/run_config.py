@@ -38,7 +38,7 @@ def experiment_from(run_config: Mapping[str, Any]) -> Experiment:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{source}: not valid JSON: {error}") from error
+        raise ConfigError(f"{source}: not valid JSON: {error}; leave the key to the toolkit") from error
     return validate(Experiment, data, source)
 
 

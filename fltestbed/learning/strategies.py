@@ -57,7 +57,10 @@ def _build(name: str, arguments: Mapping[str, Any], experiment: Experiment) -> S
             raise ConfigError(f"strategy.arguments: {name!r} is a finished strategy and takes none; leave them out")
         return make
     if not callable(make):
-        raise ConfigError(f"strategy.name: {name!r} is neither a strategy nor a function that returns one")
+        raise ConfigError(
+            f"strategy.name: {name!r} is neither a strategy nor a function that returns one; name one of Flower's, or "
+            "module:object"
+        )
     try:
         parameters = inspect.signature(make).parameters
     except ValueError as error:  # something compiled, which no strategy is
@@ -81,7 +84,10 @@ def _build(name: str, arguments: Mapping[str, Any], experiment: Experiment) -> S
     except (TypeError, ValueError) as error:
         raise ConfigError(f"strategy.arguments: {name} refuses {dict(arguments)!r}: {error}") from error
     if not isinstance(strategy, Strategy):
-        raise ConfigError(f"strategy.name: {name!r} made {type(strategy).__name__}, not a flwr.serverapp.strategy.Strategy")
+        raise ConfigError(
+            f"strategy.name: {name!r} made {type(strategy).__name__}, not a flwr.serverapp.strategy.Strategy; "
+            "name a function that makes one"
+        )
     return strategy
 
 

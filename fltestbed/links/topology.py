@@ -134,9 +134,12 @@ class EmulatedNetwork:
         sysctls: Mapping[str, str] | None = None,
     ) -> None:
         if not 1 <= clients <= MOST_CLIENTS:
-            raise ConfigError(f"clients: an emulated network has 1 to {MOST_CLIENTS}, not {clients}")
+            raise ConfigError(f"clients: an emulated network has 1 to {MOST_CLIENTS}, not {clients}; lower it")
         if competitor and profile.medium == "dedicated":
-            raise ConfigError(f"competing-flow: the clients of {profile.name} have a port each: there is nothing to share")
+            raise ConfigError(
+                f"competing-flow: the clients of {profile.name} have a port each: there is nothing to share; leave the "
+                "flow out"
+            )
         self._with_competitor = competitor
         self.profile = profile
         self.congestion_control = congestion_control

@@ -25,7 +25,7 @@ def create_run_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise RunFolderError(f"{folder}: cannot be created: {error.strerror}") from error
+        raise RunFolderError(f"{folder}: cannot be created: {error.strerror}; choose another place with --runs") from error
 
 
 def refuse_existing(folder: Path) -> None:

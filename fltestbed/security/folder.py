@@ -240,7 +240,9 @@ def _load_key(file: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), None)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{file}: not a private key without a password: {error}") from error
+        raise ConfigError(
+            f"{file}: not a private key without a password: {error}; make one with: fltestbed certs"
+        ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{file}: not an ECDSA key; move the CA away to make a new one")
     return key
@@ -250,7 +252,9 @@ def _load_node_key(file: Path) -> node_keys.PrivateKey:
     try:
         return node_keys.decode_private(file.read_bytes())
     except ValueError as error:
-        raise ConfigError(f"{file}: not a node's private key: {error}") from error
+        raise ConfigError(
+            f"{file}: not a node's private key: {error}; make one with: fltestbed certs --node NAME"
+        ) from error
 
 
 def _belongs(identity: Identity) -> bool:

@@ -117,7 +117,10 @@ def _decode_public(line: bytes, place: str) -> bytes:
     try:
         key = serialization.load_ssh_public_key(line)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"{place}: not a public key in OpenSSH's format (ecdsa-sha2-nistp384 AAAA... name)") from error
+        raise ConfigError(
+            f"{place}: not a public key in OpenSSH's format (ecdsa-sha2-nistp384 AAAA... name); make one "
+            "with: fltestbed certs --node NAME"
+        ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigError(f"{place}: not an ECDSA key; Flower takes no other: ssh-keygen -t ecdsa -b 384")
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

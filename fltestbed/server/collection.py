@@ -306,11 +306,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / FILE_NAME).read_text())
     except FileNotFoundError as error:
-        raise RunFolderError(f"{folder}: not a run folder, it has no {FILE_NAME}") from error
+        raise RunFolderError(f"{folder}: not a run folder, it has no {FILE_NAME}; give one of runs/") from error
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{folder / FILE_NAME}: cannot be read: {error}") from error
+        raise RunFolderError(f"{folder / FILE_NAME}: cannot be read: {error}; give a run folder that is whole") from error
     if not isinstance(manifest, dict) or not manifest.get("run_id"):
-        raise RunFolderError(f"{folder}: its manifest names no run_id: it was made before clients kept copies")
+        raise RunFolderError(
+            f"{folder}: its manifest names no run_id: it was made before clients kept copies; there is nothing to collect"
+        )
     return manifest
 
 
