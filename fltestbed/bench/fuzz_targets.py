@@ -41,8 +41,10 @@ from fltestbed.flower.quantisation import decode as restore
 from fltestbed.measure.recorder import cell, line
 from fltestbed.server.bounds import BoundedProtocol
 from fltestbed.server.collection import _read_journal
-from fltestbed.server.facts import FactsError, read_facts, read_kept_replies, read_late_facts, read_marks
+from fltestbed.server.facts import FactsError, read_facts, read_kept_replies
 from fltestbed.server.host_facts import HostFactsError, read_host
+from fltestbed.server.late_facts import read_late_facts
+from fltestbed.server.marks import read_marks
 
 MOST_S = 10
 MOST_INFLATED_BYTES = 4 << 20

@@ -12,7 +12,7 @@ from fltestbed.clock import Clock
 from fltestbed.config import Experiment
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.server.admission import Admission
-from fltestbed.server.session import listen
+from fltestbed.server.listening import listen
 
 MOST_LISTED = 8
 

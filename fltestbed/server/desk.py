@@ -18,7 +18,8 @@ from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import BundleError, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.facts import FactsError, GatheredMark, read_marks
+from fltestbed.server.facts import FactsError
+from fltestbed.server.marks import GatheredMark, read_marks
 from fltestbed.server.presence import Presence
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog

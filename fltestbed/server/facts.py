@@ -1,4 +1,4 @@
-"""What clients and the ServerApp process say, checked before it is believed.
+"""What clients say, checked before it is believed.
 
 A client is a stranger: every number is bounded, every name is known, every text is short. What does not fit is left out with
 the reason, a row at a time, and costs neither the reply that it came with nor the client.
@@ -6,10 +6,8 @@ the reason, a row at a time, and costs neither the reply that it came with nor t
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fltestbed.server.roster import Roster
-from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import ReplyFacts
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 62, strict=True)]
@@ -275,137 +273,6 @@ class _Kept(Facts):
 def read_kept_replies(facts: dict[str, Any]) -> dict[str, KeptReply]:
     """Replies in a line of a client's own copy, by message, with what only that copy has."""
     return {reply.message_id: reply for reply in _validate(_Kept, facts).replies}
-
-
-class StepMark(Facts):
-    """A step of the strategy is over."""
-
-    kind: Literal["step"]
-    name: str
-    round: int
-    start_raw_ns: Nanoseconds
-    end_raw_ns: Nanoseconds
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002  # one signature for all marks
-        """Pass it on."""
-        log.step(self.name, self.round, self.start_raw_ns, self.end_raw_ns)
-
-
-class HeldMark(Facts):
-    """The ServerApp holds the reply to a message."""
-
-    kind: Literal["held"]
-    message_id: MessageId
-    raw_ns: Nanoseconds
-    error: Text | None = None
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        log.held(self.message_id, self.raw_ns, self.error)
-
-
-class GatheredMark(Facts):
-    """The ServerApp waits no longer; replies to the messages that it has given up are refused from now on."""
-
-    kind: Literal["gathered"]
-    raw_ns: Nanoseconds
-    given_up: tuple[MessageId, ...] = ()
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        log.gathered(self.raw_ns)
-
-
-class AbandonedMark(Facts):
-    """A round had too few replies: the strategy got none of them."""
-
-    kind: Literal["abandoned"]
-    round: int
-    message_type: Name
-    replied: Count
-    minimum: Count
-    raw_ns: Nanoseconds
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        log.absences.abandoned(self.round, self.message_type, self.raw_ns, self.replied, self.minimum)
-
-
-class MetricsMark(Facts):
-    """Figures that an app reported."""
-
-    kind: Literal["metrics"]
-    round: int
-    source: Literal["server", "client", "aggregate"]
-    message_type: Name = ""
-    node_id: int | None = None
-    values: dict[Name, float]
-    raw_ns: Nanoseconds
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:
-        """Pass it on."""
-        client = roster.client(self.node_id).name if self.node_id is not None else ""
-        log.metrics(self.round, self.source, self.message_type, self.values, self.raw_ns, client)
-
-
-class RoundMark(Facts):
-    """A round that is not measured is over."""
-
-    kind: Literal["round"]
-    round: int
-    start_raw_ns: Nanoseconds
-    end_raw_ns: Nanoseconds
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        log.unmeasured(self.round, self.start_raw_ns, self.end_raw_ns)
-
-
-class ModelMark(Facts):
-    """The size of what the ServerApp sends to a client."""
-
-    kind: Literal["model"]
-    parameters: Count
-    tensors: Count
-    bytes: Count
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        roster.manifest.update(model={"parameters": self.parameters, "tensors": self.tensors, "bytes": self.bytes})
-
-
-class CheckpointsMark(Facts):
-    """What of the strategy is in no checkpoint."""
-
-    kind: Literal["checkpoints"]
-    left_out: tuple[Text, ...]
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        roster.manifest.update(checkpoints={"not_covered": list(self.left_out)})
-
-
-class EndMark(Facts):
-    """The app is over."""
-
-    kind: Literal["end"]
-    raw_ns: Nanoseconds
-
-    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
-        """Pass it on."""
-        log.end(self.raw_ns)
-
-
-Mark = RoundMark | StepMark | HeldMark | GatheredMark | AbandonedMark | MetricsMark | ModelMark | CheckpointsMark | EndMark
-_MARKS: TypeAdapter[list[Mark]] = TypeAdapter(list[Annotated[Mark, Field(discriminator="kind")]])
-
-
-def read_marks(prologue: dict[str, Any]) -> list[Mark]:
-    """What the ServerApp process tells of its own steps, in order."""
-    try:
-        return _MARKS.validate_python(prologue.get("marks", []))
-    except ValidationError as error:
-        raise FactsError(first_problem(error)) from error
 
 
 def _validate(model: type[M], facts: dict[str, Any]) -> M:

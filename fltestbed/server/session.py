@@ -6,13 +6,10 @@ import hashlib
 import json
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import uvicorn
+from typing import Any
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import Experiment
@@ -38,12 +35,12 @@ from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
-from fltestbed.server.guests import Listener, allow_descriptors
+from fltestbed.server.guests import allow_descriptors
 from fltestbed.server.latest import Latest
+from fltestbed.server.listening import http_server, listen
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
 from fltestbed.server.progress import Progress, View
-from fltestbed.server.protocol import protocol
 from fltestbed.server.resume import Past, session_row
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
@@ -51,9 +48,6 @@ from fltestbed.server.routes import Routes
 from fltestbed.server.tasks import SERVER
 from fltestbed.server.transfers import TransferLog
 from fltestbed.server.waiting import Waiting
-
-KEEP_ALIVE_S = 3600
-"""An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
 
 LEAVE_TIMEOUT_S = 10.0
 LEAVE_AFTER_FAILURE_S = 1.0
@@ -240,8 +234,8 @@ class Session:
         view = View(self.folder.name, experiment, log, roster, latest, waiting, self.clock)
         async with (
             contextlib.AsyncExitStack() as stack,
-            _http_server(superlink, experiment, listener, admission.tls),
-            _http_server(superlink, experiment, inside, lifespan="off"),
+            http_server(superlink, experiment, listener, admission.tls),
+            http_server(superlink, experiment, inside, lifespan="off"),
             app_process(inspect(fab).is_installed_app, self.folder / "logs", desk.inherited) as process,
             Progress(view) as progress,
             _running(watch.run()),
@@ -359,71 +353,3 @@ def _enders(roster: Roster) -> tuple[Callable[[TestbedError], None], Callable[[]
                 loop.call_soon_threadsafe(task.cancel)
 
     return failed, interrupted
-
-
-def listen(host: str, port: int, is_stamped: bool = True, clock: Clock = SYSTEM_CLOCK) -> socket.socket:
-    """A listening socket; what comes over its connections is stamped by the kernel and counted, or neither.
-
-    Raises
-    ------
-    HostError
-        The port is in use, or the address is not this host's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off for sockets that say they are TCP, and an accepted one says what this one does:
-    # without the third argument every small answer waits 40 ms for a delayed acknowledgement.
-    kind = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock = Listener(*kind, clock=clock) if is_stamped else socket.socket(*kind)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        raise HostError(f"{host}:{port}: cannot listen there: {error.strerror}; choose another server.port") from error
-    return sock
-
-
-@contextlib.asynccontextmanager
-async def _http_server(
-    superlink: Superlink,
-    experiment: Experiment,
-    listener: socket.socket,
-    tls: ssl.SSLContext | None = None,
-    lifespan: Literal["auto", "off"] = "auto",
-) -> AsyncIterator[None]:
-    """Serve the SuperLink on one socket; a second one leaves its start and end (`lifespan`) to the first."""
-    config = uvicorn.Config(
-        superlink.app,
-        http=protocol(experiment.congestion_control, experiment.server.round_deadline_s),
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=2,
-        lifespan=lifespan,
-        ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        if serving.done():
-            await serving
-            raise TestbedError("the SuperLink did not start")
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the session has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        """Leave the signals alone."""
-        yield

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
-from fltestbed import __version__
 from fltestbed.client.transport import REPLY_TO_HEADER, ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import TestbedError
 from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.measure.host import toolkit_versions
 
 TIMEOUT_S = 5.0
 MEGABYTE = bytes(1 << 20)
@@ -133,17 +133,17 @@ class Peer:
             key = NodeKey(folder / str(number % 4) / "node.key", SYSTEM_CLOCK)
             connection = ServerConnection(":".join(map(str, self._address)), interface, key, SYSTEM_CLOCK)
             with contextlib.suppress(OSError, TestbedError):
-                self._pretend(connection, key)
+                self._pretend(connection, key, interface)
             connection.close()
             key.release()
             self.tried["pretended"] += 1
 
-    def _pretend(self, connection: ServerConnection, key: NodeKey) -> None:
+    def _pretend(self, connection: ServerConnection, key: NodeKey, interface: str) -> None:
         key.learn_time(connection.date(TIMEOUT_S))
-        FleetNode(":".join(map(str, self._address)), key).register()
+        FleetNode(":".join(map(str, self._address)), key, None, interface).register()
         for name in NAMES:
             for facts in (
-                {"version": __version__, "name": name},
+                {"versions": toolkit_versions(), "name": name},
                 {
                     "name": name,
                     "link": name,

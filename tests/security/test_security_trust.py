@@ -14,7 +14,7 @@ from fltestbed.clock import Clock
 from fltestbed.errors import ConfigError
 from fltestbed.security.folder import CertificateFolder
 from fltestbed.security.trust import CertificateOutdated, ServerTrust, why_not_trusted
-from fltestbed.server.session import listen
+from fltestbed.server.listening import listen
 
 NOW = datetime.now(UTC)
 DAY_S = 86400.0

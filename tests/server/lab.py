@@ -24,12 +24,12 @@ from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
+from fltestbed.server.listening import http_server, listen
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
 from fltestbed.server.roster import Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
-from fltestbed.server.session import _http_server, listen
 from fltestbed.server.transfers import TransferLog
 from fltestbed.server.waiting import Waiting
 from tests.flower.flower_messages import answer, instruction
@@ -136,6 +136,6 @@ class Running:
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        async with _http_server(self.lab.superlink, self.lab.experiment, self._listener, self._tls):
+        async with http_server(self.lab.superlink, self.lab.experiment, self._listener, self._tls):
             self._ready.set()
             await self._over.wait()

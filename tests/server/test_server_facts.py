@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fltestbed.server.facts import FactsError, StepMark, read_facts, read_marks
+from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.late_facts import read_late_facts
+from fltestbed.server.marks import StepMark, read_marks
 
 REPLY: dict[str, Any] = {
     "downlink_end_raw_ns": 100,

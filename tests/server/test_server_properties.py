@@ -16,7 +16,9 @@ from fltestbed.config_file import NAME_PATTERN
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.collection import _read_journal
-from fltestbed.server.facts import FactsError, read_facts, read_kept_replies, read_late_facts, read_marks
+from fltestbed.server.facts import FactsError, read_facts, read_kept_replies
+from fltestbed.server.late_facts import read_late_facts
+from fltestbed.server.marks import read_marks
 from fltestbed.server.roster import JoinRefused
 from fltestbed.server.rounds import MOST_PATHS
 from tests.server.lab import Lab
