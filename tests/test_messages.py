@@ -17,7 +17,7 @@ from fltestbed import errors
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "docs" / "messages.md"
 FAMILY = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.TestbedError)}
-REFUSALS = {"JoinRefused"}
+REFUSALS = {"JoinRefused", "NotJoined", "SessionLost"}
 NEXT_STEP = re.compile(
     r"; ?[a-z{]|\?$|pip install|apt install|\b(give|choose|so it is|use one of|please upgrade|lower|install|add|set|drop|"
     r"start|wait for|run as root|bring it up|at most|allowed|needs?|make (one|some|a new one)|try again|so give)\b"

@@ -72,7 +72,7 @@ class Carrier(Protocol):
 def _check_farewell(reply: Reply) -> None:
     """The run is over; one that has failed may go on."""
     if reply.data.get("can_go_on"):
-        raise SessionLost("the run has failed on the server", is_over=True)
+        raise SessionLost("the server says that the run has failed", is_over=True)
 
 
 @contextlib.contextmanager

@@ -365,5 +365,6 @@ def refuse(reply: Reply) -> None:
             reason = f"HTTP status {reply.status}"
         if reply.status == http.client.INTERNAL_SERVER_ERROR:
             raise SessionLost(f"the server has failed: {reason}", is_over=True)
-        refused = SessionLost if reply.status == http.client.UNAUTHORIZED else ServerRefused
-        raise refused(f"the server refused: {reason}")
+        if reply.status == http.client.UNAUTHORIZED:
+            raise SessionLost(f"the server refused: {reason}")
+        raise ServerRefused(f"the server refused: {reason}")

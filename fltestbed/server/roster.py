@@ -106,7 +106,7 @@ class Roster:
         name = str(facts.get("name"))
         if not re.fullmatch(NAME_PATTERN, name):
             raise JoinRefused(
-                "the client's name is not one: letters, digits, dots, dashes and underscores alone, 64 at most"
+                "--name: the client's name is not one: letters, digits, dots, dashes and underscores alone, 64 at most"
             )
         self._check_versions(name, facts.get("versions"))
         self._check_owner(node_id, name)
