@@ -248,7 +248,8 @@ def told() -> list[bytes]:
         "transport": "bundle", "hold_s": 20.0, "keep_warm_s": 0.0, "deadline_s": 600.0, "congestion_control": "cubic",
         "measured": True, "clock_interval_s": 1.0, "probes": {"wifi": True},
         "compression": {"name": "none", "zstd_level": None},
-        "largest_message_bytes": 1, "version": __version__,
+        "largest_message_bytes": 1, "first_run_id": "2", "versions": {"fltestbed": __version__}, "patience_s": 900.0,
+        "trainer_limit_s": 540.0,
     }  # fmt: skip
     ill = ['"=HYPERLINK(1)"', '{"spans": NaN}', '{"raw_ns": 1e30}', '"\\ud800\\u202e"', "[" * 500 + "]" * 500]
     return [json.dumps(each).encode() for each in (stamps, late, host, marks, hello)] + [text.encode() for text in ill]
