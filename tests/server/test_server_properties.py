@@ -94,9 +94,13 @@ def test_clock_samples_name_few_interfaces(lab: Lab) -> None:
     client = lab.roster.join(
         1, {"name": "pi", "link": "5g", "interface": "lo", "partition": 0, "host": {}, "wall_offset_s": 0.5}
     )
+    zero_ns = lab.manifest.zero_raw_ns
     for number in range(20):
         lab.log.clock_sample(
-            client, ClockSample(10 * number, 10 * number + 1, 10 * number + 2, 10 * number + 3), "clock", f"if{number}"
+            client,
+            ClockSample(10 * number, zero_ns + 10 * number + 1, zero_ns + 10 * number + 2, 10 * number + 3),
+            "clock",
+            f"if{number}",
         )
     assert len(client.paths) == len(lab.rows["clock_samples.csv"]) == MOST_PATHS
 
@@ -104,13 +108,13 @@ def test_clock_samples_name_few_interfaces(lab: Lab) -> None:
 @bounded
 @given(st.lists(st.binary(max_size=60) | anything.map(lambda value: json.dumps(value).encode()), max_size=6))
 def test_a_journal_of_anything_is_read(tmp_path: Path, lines: list[bytes]) -> None:
-    """Lines that are torn or made up are counted; a file that says whose it is not is refused."""
+    """Lines that are torn or made up are counted, also those read in part; a file that says whose it is not is refused."""
     file = tmp_path / "run.1.jsonl"
     head = json.dumps({"client": "pi", "link": "5g", "interface": "lo", "transport": "bundle"}).encode()
     file.write_bytes(b"\n".join([head, *lines]))
     found, facts, refused = _read_journal(file)
     assert found["client"]
-    assert len(facts) + refused <= len(b"\n".join(lines).split(b"\n")) + 1
+    assert max(len(facts), refused) <= len(b"\n".join(lines).split(b"\n")) + 1
     file.write_bytes(b"\n".join(lines))
     with contextlib.suppress(RunFolderError):
         assert _read_journal(file)[0]["client"]
