@@ -35,7 +35,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 LEVEL = 0.95
 """Share of such intervals that contain the truth."""
@@ -196,6 +195,8 @@ def _interval(groups: tuple[_Floats, ...], signs: tuple[float, ...], seed: int) 
         return (centre, centre), name
     # Welch and Satterthwaite; for one group these are its n - 1
     freedom = error**4 / math.fsum(square**2 / (group.size - 1) for square, group in zip(squares, groups, strict=True))
+    from scipy import special  # noqa: PLC0415  # a quarter of a second, which a single run does without
+
     quantile = float(special.stdtrit(freedom, 0.5 + LEVEL / 2))
     return (centre - quantile * error, centre + quantile * error), name
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
-from scipy import special
 
 from analysis.load import Run
 from analysis.measures import WARM_UP
@@ -75,6 +74,8 @@ def classify(counts: Sequence[int], clients: int) -> Kind:
         return "unclear"
     if 2 * most <= rounds:
         return "competing"
+    from scipy import special  # noqa: PLC0415  # a quarter of a second, which most runs do without
+
     by_chance = clients * float(special.bdtrc(most - 1, rounds, 1 / clients))
     return "consistent" if by_chance <= SIGNIFICANCE else "unclear"
 
