@@ -34,6 +34,8 @@ SNAP_BYTES = 96
 BUFFER_KB = 32_768
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 30.0
+BLOCK_S = 1.2
+"""tcpdump gets packets from the kernel block by block, one that is not full after a second; what it has not got is lost."""
 SAMPLE_INTERVAL_S = 0.05
 
 _PAYLOAD_ONLY = "(ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2)) != 0"
@@ -128,6 +130,7 @@ def capturing(host: Host, interface: str, port: int, file: Path) -> Iterator[Non
         capture = _start(host, interface, port, output)
         try:
             yield
+            time.sleep(BLOCK_S)
         finally:
             with suppress(ProcessLookupError):
                 capture.terminate()
