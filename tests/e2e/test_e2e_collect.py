@@ -84,7 +84,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "listening" in server.stdout.readline()
         taking_part = [
             *command, "client", "--server", f"127.0.0.1:{relay.port}", "--interface", "lo", "--link", "5g",
-            "--partition", "0", "--name", "pi", "--state", str(folder / "state"), "--trust-apps", "--timeout", "0", "--patience", "0",
+            "--partition", "0", "--name", "pi", "--state", str(folder / "state"), "--trust-apps", "--timeout", "0",
+            "--patience", "0",
         ]  # fmt: skip
         with subprocess.Popen(taking_part, env=environment, stderr=subprocess.PIPE, text=True) as client:
             assert relay.has_cut.wait(60)
