@@ -164,12 +164,13 @@ def fit(samples: pd.DataFrame, drift_bound_ppm: float = DRIFT_BOUND_PPM) -> Cloc
 
 
 def began_anew(samples: pd.DataFrame) -> bool:
-    """Whether a client's clock went back by more than `RESTART_NS` from one row to the next: its host was started again.
+    """Whether a client's clock went back by more than `RESTART_NS` while the server's went on: its host was started again.
 
-    Rows stand in the order in which the server was told, which differs from that of the stamps by seconds at most.
+    The order of the rows does not matter: `fltestbed collect` adds samples that the server was never told at the end.
     """
-    sent = samples["client_send_raw_ns"].dropna().to_numpy(dtype=np.int64)
-    return bool((np.diff(sent) < -RESTART_NS).any())
+    stamps = samples[["server_receive_raw_ns", "client_send_raw_ns"]].dropna().to_numpy(dtype=np.int64)
+    by_server = stamps[stamps[:, 0].argsort(kind="stable"), 1]
+    return bool((np.diff(by_server) < -RESTART_NS).any())
 
 
 def _agree(stamps: _Ints, bound: float) -> NDArray[np.bool_]:

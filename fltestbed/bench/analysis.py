@@ -111,12 +111,12 @@ class AnalysisReport(Report):
 
 
 def judge(figures: Figures) -> tuple[Bar, ...]:
-    """Time and memory beside their bars; the command, with its start and its tables, is shown: the larger of two calls."""
+    """Time and memory beside their bars: of the steps, and of the whole command, the larger of two calls."""
     where = f"{figures.rows:,} rows"
     return (
         Bar("load and summarise", where, figures.total_s, MOST_S, "s"),
         Bar("peak memory", where, figures.peak_mb, MOST_MB, "MB"),
-        Bar("fltestbed summary", where, max(each.total_s for each in figures.commands), None, "s"),
+        Bar("fltestbed summary", where, max(each.total_s for each in figures.commands), MOST_S, "s"),
         Bar("its peak memory", where, max(each.peak_mb for each in figures.commands), MOST_MB, "MB"),
     )
 

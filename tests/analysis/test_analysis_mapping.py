@@ -158,3 +158,9 @@ def test_a_clock_that_goes_far_back_has_begun_anew() -> None:
     late = samples((hour, 1, 1, hour), (hour + 9_000 * MS, 2, 2, hour), (hour + 2_000 * MS, 3, 3, hour))
     assert not began_anew(late)
     assert began_anew(samples((hour, 1, 1, hour), (12_000 * MS, 2, 2, 12_001 * MS)))
+
+
+def test_samples_that_were_collected_later_are_of_the_same_clock() -> None:
+    """A sample of an hour ago, added to the end of the file, is no restart: the server was an hour younger as well."""
+    hour = 3_600_000 * MS
+    assert not began_anew(samples((2 * hour, hour, hour, 2 * hour), (hour, 1, 1, hour)))

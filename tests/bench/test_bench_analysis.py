@@ -16,10 +16,10 @@ from fltestbed.errors import ConfigError
 
 
 def test_folder_is_a_run_without_oddities(tmp_path: Path) -> None:
-    """Two rounds of three clients: 11 phases each, two of the server a round; nobody is lost and all is explained."""
-    run = derive(load_run(make_folder(tmp_path / "large", rounds=2, clients=3)))
+    """Twenty rounds of three clients: 11 phases each, two of the server a round; nobody is lost and all is explained."""
+    run = derive(load_run(make_folder(tmp_path / "large", rounds=20, clients=3)))
     assert run.warnings == ()
-    assert len(run["phases"]) == 2 * (3 * 11 + 2)
+    assert len(run["phases"]) == 20 * (3 * 11 + 2)
     assert (run["clients"]["status"] == "ok").all()
     assert run["clients"]["unexplained_s"].abs().max() < 0.03  # what the mapping of the clocks leaves open
     assert run["rounds"]["duration_s"].notna().all()
@@ -35,7 +35,7 @@ def test_figures_and_bars_of_a_small_folder(tmp_path: Path) -> None:
     commands = (Command(MOST_S - 1, MOST_MB), Command(MOST_S + 1, MOST_MB - 2))
     late = replace(figures, total_s=MOST_S + 1, peak_mb=MOST_MB - 1, commands=commands)
     slow = AnalysisReport(figures=late, bars=judge(late))
-    assert [bar.holds for bar in slow.bars] == [False, True, True, True]
+    assert [bar.holds for bar in slow.bars] == [False, True, False, True]
     shown = StringIO()
     slow.render(Console(file=shown, width=120))
     assert "missed" in shown.getvalue()
