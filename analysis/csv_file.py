@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 from pyarrow import csv
 
-from fltestbed.measure.schema import Kind
+from fltestbed.measure.table import Kind
 
 DTYPES: dict[Kind, Any] = {"int": "Int64", "float": "float64", "str": pd.StringDtype("python"), "bool": "boolean"}
 """pandas types of the columns: an empty cell is NA, NaN in a float column."""

@@ -22,14 +22,8 @@ from analysis.mapping import ClockMapping, began_anew, fit
 from analysis.rounds import clients, rounds
 from analysis.sessions import boots, epoch_of_phases
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import (
-    CLIENTS_TABLE,
-    DERIVED,
-    PHASES_TABLE,
-    ROUNDS_TABLE,
-    TIMELINE_TABLE,
-    UPLINK_COMPRESSION_ERROR,
-)
+from fltestbed.measure.derived import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIMELINE_TABLE
+from fltestbed.measure.schema import PHASES_TABLE, UPLINK_COMPRESSION_ERROR
 
 SUMMARISED = {
     "phases.csv": Part(

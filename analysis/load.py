@@ -17,7 +17,9 @@ import pandas as pd
 from analysis.csv_file import DTYPES, EMPTY, REPEATED, Part, read_columns
 from analysis.sessions import without_broken_rounds
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION, TIMELINE_TABLE, Kind, Table
+from fltestbed.measure.derived import TIMELINE_TABLE
+from fltestbed.measure.schema import PHASES_TABLE, RECORDED, SCHEMA_VERSION
+from fltestbed.measure.table import Kind, Table
 
 _FLAGS = {"1": True, "0": False, "true": True, "false": False, "True": True, "False": False}
 

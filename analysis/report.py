@@ -25,7 +25,7 @@ from analysis.report_tables import PHASES, SECONDS_NOTE, note, ratio_rows, run_r
 from analysis.tables import summarise
 from fltestbed import __version__
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import DERIVED
+from fltestbed.measure.derived import DERIVED
 
 LARGEST_DATA_BYTES = 20_000_000
 """A table is left out of the page's data from this size on, since a page that large cannot be mailed."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from analysis.client_rows import CLIENT_PHASES, ClientRows, added
 from analysis.load import conform
-from fltestbed.measure.schema import AGGREGATE_OVERLAP, CLIENTS_TABLE, ROUND_TIME, ROUNDS_TABLE, SERVER_PHASES
+from fltestbed.measure.derived import CLIENTS_TABLE, ROUNDS_TABLE
+from fltestbed.measure.schema import AGGREGATE_OVERLAP, ROUND_TIME, SERVER_PHASES
 
 __all__ = ["ACCURACY_NAMES", "CLIENT_PHASES", "LOSS_NAMES", "clients", "global_metric", "rounds"]
 

@@ -9,21 +9,24 @@ from fltestbed.config import Experiment
 from fltestbed.config_file import validate
 from fltestbed.learning.strategies import build_strategy
 from fltestbed.links import LinkProfile
-from fltestbed.measure.schema import PHASES, TABLES, dictionary
+from fltestbed.measure.derived import DERIVED
+from fltestbed.measure.dictionary import dictionary
+from fltestbed.measure.schema import PHASES, RECORDED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_dictionary_of_columns_is_up_to_date() -> None:
-    """Make it again with ``python -m fltestbed.measure.schema > analysis/columns.md``."""
+    """Make it again with ``python -m fltestbed.measure.dictionary > analysis/columns.md``."""
     assert (ROOT / "analysis" / "columns.md").read_text() == dictionary()
 
 
 def test_the_readme_names_every_table_and_phase() -> None:
     """A reader finds each file of a run folder and each phase of a round, and the way to the columns."""
     assert "](analysis/columns.md)" in README
-    assert [name for name in (*TABLES, *PHASES) if f"`{name}`" not in README] == []
+    files = [table.name for table in (*RECORDED, *DERIVED)]
+    assert [name for name in (*files, *PHASES) if f"`{name}`" not in README] == []
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

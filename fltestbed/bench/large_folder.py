@@ -21,7 +21,7 @@ from fltestbed.measure.schema import (
     SYSTEM_TABLE,
     TRANSFERS_TABLE,
 )
-from fltestbed.measure.schema import Table as File
+from fltestbed.measure.table import Table as File
 
 CLIENTS = 100
 

@@ -1,12 +1,11 @@
-"""The dictionary of a run folder: every file, every column, its unit and what it means.
+"""The files that are recorded while a run goes on: every column, its unit and what it means.
 
-The recorder writes its headers from here, the analysis checks what it reads against it, and the table in the README is made
-from it. Two kinds of files: *recorded* while the run goes on, one row as soon as it is known; *derived* by `analysis` from
-the recorded ones, at any time, again and again.
+The recorder writes its headers from here, one row as soon as it is known, and the analysis checks what it reads against it.
+What is derived from these files stands in `fltestbed.measure.derived`; both make the page `analysis/columns.md`
+(`fltestbed.measure.dictionary`).
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from fltestbed.measure.table import Table, columns_of
 
 SCHEMA_VERSION = 1
 
@@ -32,58 +31,10 @@ SERVER_PHASES = ("aggregate", "server_evaluate")
 
 STATUSES = ("ok", "failed", "timeout", "missing")
 
-Kind = Literal["str", "int", "float", "bool"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name (which carries the unit), its type and its meaning.
-
-    An empty cell means that the value does not exist or could not be known; `meaning` says which.
-    """
-
-    name: str
-    kind: Kind
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """One CSV file of a run folder."""
-
-    name: str
-    about: str
-    derived: bool
-    columns: tuple[Column, ...]
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        """Column names, in the order of the file."""
-        return tuple(column.name for column in self.columns)
-
-
-_KINDS: dict[str, Kind] = {"_ns": "int", "_bytes": "int", "_s": "float", "_bps": "float"}
-
-
-def _columns(text: str) -> tuple[Column, ...]:
-    """Read ``name [type] meaning`` lines; the type follows from the unit in the name unless it is given."""
-    columns = []
-    for line in text.strip().splitlines():
-        name, _, meaning = line.strip().partition(" ")
-        kind: Kind = next((kind for suffix, kind in _KINDS.items() if name.endswith(suffix)), "str")
-        for candidate in ("str", "int", "float", "bool"):
-            if meaning.startswith(f"[{candidate}] "):
-                kind = candidate
-                meaning = meaning.removeprefix(f"[{candidate}] ")
-        columns.append(Column(name, kind, meaning.strip()))
-    return tuple(columns)
-
-
 PHASES_TABLE = Table(
     "phases.csv",
     "The main record: one row a phase of one client (or of the server) in one round.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         round [int] number of the round, from 1; 0 is what comes before the first
         client name of the client; empty for phases of the server
@@ -112,8 +63,7 @@ PHASES_TABLE = Table(
 TRANSFERS_TABLE = Table(
     "transfers.csv",
     "One row an HTTP exchange that moved a model, with the stamps of both ends and the sender's TCP_INFO.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         round [int] number of the round
         client name of the client
@@ -152,8 +102,7 @@ TRANSFERS_TABLE = Table(
 CLOCK_SAMPLES_TABLE = Table(
     "clock_samples.csv",
     "One row an exchange used for the clock mapping: its four stamps.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         client name of the client
         interface interface over which the exchange went: the client's link, or a second network (--clock-interface)
@@ -170,8 +119,7 @@ CLOCK_SAMPLES_TABLE = Table(
 CLOCK_TABLE = Table(
     "clock.csv",
     "What the samples of one client over one interface were made to say, each time they said it more narrowly. Two interfaces differ by the asymmetry of their paths.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         client name of the client
         interface interface whose samples were used
@@ -200,8 +148,7 @@ ROUND_TIME = "round-s"
 METRICS_TABLE = Table(
     "metrics.csv",
     "Loss, accuracy and whatever else the apps report.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         round [int] number of the round; 0 is the model before the first
         client name of the client; empty for a figure of the global model or an aggregate
@@ -217,8 +164,7 @@ METRICS_TABLE = Table(
 SYSTEM_TABLE = Table(
     "system.csv",
     "State of each host at an interval.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         host server, or the client's name
         raw_ns the host's own clock
@@ -244,8 +190,7 @@ SYSTEM_TABLE = Table(
 SESSIONS_TABLE = Table(
     "sessions.csv",
     "One row a session of the server: the run's first, and one for each time that it was resumed.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         session [int] number of the session, from 1
         first_round [int] the round with which it began; what an earlier session had begun of that round and later ones was made again, and stands in the other files before this session's rows
@@ -262,8 +207,7 @@ SESSIONS_TABLE = Table(
 RADIO_TABLE = Table(
     "radio.csv",
     "State of each client's radio at an interval: one row a technology.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         host the client's name
         raw_ns the host's own clock
@@ -285,85 +229,10 @@ RADIO_TABLE = Table(
     """),
 )
 
-_BEST = {
-    "start_ns": "start on the server's clock, from the run's zero, with the mapping that all samples of the run allow",
-    "duration_s": "end minus start; across two hosts with that mapping, never clamped",
-}
-
-TIMELINE_TABLE = Table(
-    "timeline.csv",
-    "phases.csv again with the best clock mapping that all samples allow.",
-    True,
-    tuple(Column(column.name, column.kind, _BEST.get(column.name, column.meaning)) for column in PHASES_TABLE.columns),
-)
-
-CLIENTS_TABLE = Table(
-    "clients.csv",
-    "One row a client and round.",
-    True,
-    _columns(
-        """
-        run name of the run
-        round [int] number of the round
-        client name of the client
-        link name of the client's link
-        """
-        + "\n".join(
-            f"{phase}_s seconds of the phase {phase}; sum over its rows" for phase in PHASES if phase not in SERVER_PHASES
-        )
-        + """
-        downlink_client_view_s downlink on the client's clock alone, around pulling the message
-        uplink_client_view_s uplink on the client's clock alone, around pushing the reply
-        downlink_uncertainty_s half-width of the clock mapping in downlink_s
-        uplink_uncertainty_s half-width of the clock mapping in uplink_s
-        downlink_goodput_bps payload bits a second of the downlink
-        uplink_goodput_bps payload bits a second of the uplink
-        rtt_s smoothed round-trip time at the end of the uplink
-        retransmissions [int] segments retransmitted in uplink and downlink
-        total_s from the start of the round to the moment the server holds this client's reply
-        unexplained_s total_s minus the phases in between
-        margin_s how long before the round's last reply this client's was held; 0 for the last
-        status ok, failed, timeout or missing
-    """
-    ),
-)
-
-ROUNDS_TABLE = Table(
-    "rounds.csv",
-    "One row a round.",
-    True,
-    _columns(
-        """
-        run name of the run
-        round [int] number of the round
-        duration_s from the start of the round until the end of its last aggregation (server evaluation not included)
-        """
-        + "\n".join(
-            f"{phase}_mean_s mean of {phase} over clients\n{phase}_max_s largest {phase} over clients"
-            for phase in PHASES
-            if phase not in SERVER_PHASES
-        )
-        + """
-        aggregate_s seconds of aggregation after the last reply
-        server_evaluate_s seconds of evaluation on the server
-        aggregate_overlap_s seconds of aggregation done while replies were still awaited, the sum of aggregate-overlap-s in metrics.csv; 0 without streaming aggregation
-        ended_by client whose reply was the last
-        ended_in_phase phase in which that client lost most time against the median of the others
-        ended_margin_s how much later its reply was held than the one before it
-        loss [float] loss of the global model after the round (server's, else the clients' aggregate)
-        accuracy [float] accuracy of the global model after the round
-        clients_selected [int] clients that were sent a message
-        clients_replied [int] clients whose reply was accepted
-        clients_missing [int] clients selected but not replied
-    """
-    ),
-)
-
 EVENTS_TABLE = Table(
     "events.csv",
     "One row a thing that went wrong, or was right again: who was missing in which round, and who came back.",
-    False,
-    _columns("""
+    columns_of("""
         run name of the run
         round [int] number of the round under way
         client name of the client; empty for what is not about one
@@ -391,26 +260,4 @@ RECORDED = (
     EVENTS_TABLE,
     SESSIONS_TABLE,
 )
-DERIVED = (TIMELINE_TABLE, CLIENTS_TABLE, ROUNDS_TABLE)
-TABLES = {table.name: table for table in RECORDED + DERIVED}
-
-
-def dictionary() -> str:
-    """All tables and columns as Markdown; `analysis/columns.md` is this text."""
-    parts = [
-        "# The columns of a run folder\n",
-        "Made by `python -m fltestbed.measure.schema`; edit `fltestbed/measure/schema.py` instead.\n",
-        "Raw stamps (`*_raw_ns`) are nanoseconds of the named host's own CLOCK_MONOTONIC_RAW. An empty cell is a value that",
-        "does not exist or could not be known. Booleans are 0 and 1.\n",
-    ]
-    for table in TABLES.values():
-        origin = "derived by `fltestbed plot` or `report`, at any time" if table.derived else "recorded during the run"
-        parts += [f"## {table.name}\n", f"{table.about} ({origin[0].upper()}{origin[1:]}.)\n"]
-        parts += ["| column | type | meaning |", "|---|---|---|"]
-        parts += [f"| `{column.name}` | {column.kind} | {column.meaning} |" for column in table.columns]
-        parts.append("")
-    return "\n".join(parts)
-
-
-if __name__ == "__main__":
-    print(dictionary(), end="")  # noqa: T201  # this is what the module does as a program
+TABLES = {table.name: table for table in RECORDED}

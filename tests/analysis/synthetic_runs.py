@@ -16,8 +16,8 @@ from fltestbed.measure.schema import (
     SCHEMA_VERSION,
     SYSTEM_TABLE,
     TRANSFERS_TABLE,
-    Table,
 )
+from fltestbed.measure.table import Table
 
 MS = 1_000_000
 ZERO_RAW_NS = 5_000_000_000_000

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.capacity import capacity_bps, carried, shared_bps
 from analysis.load import Run, conform
-from fltestbed.measure.schema import TIMELINE_TABLE
+from fltestbed.measure.derived import TIMELINE_TABLE
 
 S = 1_000_000_000
 

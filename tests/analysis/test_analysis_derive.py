@@ -13,7 +13,8 @@ from analysis.derive import derive, derive_folders, write
 from analysis.load import Run, conform, load_run, read_table
 from analysis.rounds import clients, global_metric, rounds
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.schema import DERIVED, METRICS_TABLE, PHASES_TABLE, TRANSFERS_TABLE
+from fltestbed.measure.derived import DERIVED
+from fltestbed.measure.schema import METRICS_TABLE, PHASES_TABLE, TRANSFERS_TABLE
 from tests.analysis.synthetic_runs import STRAGGLER, Synthetic
 
 Edit = Callable[[str, Callable[[str], str]], None]

@@ -16,7 +16,7 @@ from analysis.measures import (
     sample,
     time_to_accuracy,
 )
-from fltestbed.measure.schema import CLIENTS_TABLE
+from fltestbed.measure.derived import CLIENTS_TABLE
 
 
 def rows(*cells: tuple[str, float, float, float]) -> pd.DataFrame:

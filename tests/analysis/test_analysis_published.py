@@ -12,7 +12,7 @@ from rich.console import Console
 from analysis.load import Manifest, Run, conform
 from analysis.published import compare, publications, render, unknown_publications
 from analysis.rounds import CLIENT_PHASES
-from fltestbed.measure.schema import CLIENTS_TABLE, ROUNDS_TABLE
+from fltestbed.measure.derived import CLIENTS_TABLE, ROUNDS_TABLE
 
 
 def run(name: str, link: str, uplink_s: float = 1.0, **change: Any) -> Run:

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.load import Run, conform
 from analysis.stragglers import Kind, classify, stragglers, table
-from fltestbed.measure.schema import CLIENTS_TABLE, ROUNDS_TABLE
+from fltestbed.measure.derived import CLIENTS_TABLE, ROUNDS_TABLE
 from tests.analysis.synthetic_runs import STRAGGLER
 
 

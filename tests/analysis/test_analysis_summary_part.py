@@ -9,7 +9,8 @@ import pytest
 from analysis.derive import SUMMARISED, derive, derive_for_summary
 from analysis.load import load_run
 from analysis.tables import summarise
-from fltestbed.measure.schema import DERIVED, PHASES_TABLE
+from fltestbed.measure.derived import DERIVED
+from fltestbed.measure.schema import PHASES_TABLE
 
 Edit = Callable[[str, Callable[[str], str]], None]
 
