@@ -25,6 +25,7 @@ from fltestbed.measure.manifest import FILE_NAME, amend
 from fltestbed.measure.recorder import Recorder, Value, cell, line
 from fltestbed.measure.schema import TABLES
 from fltestbed.server.facts import FactsError, KeptReply, read_kept_replies
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.late_facts import LateFacts, read_late_facts
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
@@ -204,14 +205,15 @@ def _take(file: Path, record: _Record, manifest: Mapping[str, Any]) -> Collected
     client = Client(head["client"], head["link"], head["interface"])
     found = Collected(client.name, refused=refused)
     rows = _Rows(str(manifest["run"]))
-    log, transfers = RoundLog(rows, int(manifest["zero_raw_ns"])), TransferLog(rows)
+    zero_ns = int(manifest["zero_raw_ns"])
+    log, hosts, transfers = RoundLog(rows, zero_ns), HostLog(rows, zero_ns), TransferLog(rows)
     for late, _ in facts:  # first of all: they place the rest
         for sample, exchange, interface in late.clock_samples:
-            log.clock_sample(client, sample, exchange, interface)
+            hosts.clock_sample(client, sample, exchange, interface)
     for late, _ in facts:
         for table, readings in (("system", late.system), ("radio", late.radio)):
             for reading in readings:
-                log.reading(table, client.name, reading.model_dump(), client)
+                hosts.reading(table, client.name, reading.model_dump(), client)
     tasks = _tasks(record, client) | _tasks_kept(facts, client)
     disbelieved = record.disbelieved(client.name)
     for late, kept in facts:

@@ -1,27 +1,22 @@
 """Stamps of both sides into the phases of a round.
 
-`RoundLog` is told what happens, by whom it was seen and when by that host's clock; it writes each phase as soon as both
+`RoundLog` is told what happens, by whom it was seen and when by that host's clock; it has each phase written as soon as both
 of its ends are known. Definitions of the phases stand in `fltestbed.measure.schema`.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from fltestbed.config import Instrumentation
-from fltestbed.measure.mapping import ClockMapping, ClockSample, Estimate
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.schema import ROUND_TIME
 from fltestbed.server.absence import AbsenceLog
+from fltestbed.server.phase_rows import PhaseRows, on_server
 from fltestbed.server.plausibility import can_be
 from fltestbed.server.tasks import SERVER, Batch, Client, ReplyFacts, RoundState, Stamp, Symptom, Task, WireBytes
 
-MOST_PATHS = 8
-"""Interfaces of one client that clock samples may name: its link, a second network, and others that it had before."""
-
 
 class RoundLog:
-    """Writes phases.csv, metrics.csv, clock_samples.csv and clock.csv, and knows what is under way.
+    """Writes phases.csv and metrics.csv, and knows what is under way.
 
     Parameters
     ----------
@@ -52,6 +47,7 @@ class RoundLog:
         """Called with the messages of a round when the app waits for them no longer."""
         self._is_measured = (instrumentation or Instrumentation()).is_measured
         self._switched = switched
+        self._rows = PhaseRows(recorder, zero_raw_ns, self._is_measured)
         self._recorder = recorder
         self._zero = zero_raw_ns
         self._tasks: dict[str, Task] = {}
@@ -89,7 +85,7 @@ class RoundLog:
         for message_id, node_id, client in messages:
             task = Task(round_, message_type, message_id, node_id, client, end_ns, is_measured=is_measured)
             self._tasks[message_id] = self.batch.tasks[message_id] = task
-            self._row(task, "configure", self._server(self.batch.start_ns), self._server(end_ns))
+            self._rows.write(task, "configure", on_server(self.batch.start_ns), on_server(end_ns))
 
     def unmeasured(self, round_: int, start_ns: int, end_ns: int) -> None:
         """Start and end of a round of which nothing else is known."""
@@ -107,7 +103,7 @@ class RoundLog:
             self._steps["configure", round_] = start_ns
         elif name == "server_evaluate":
             self._touch(round_, end_ns)
-            self._server_row(round_, "", "server_evaluate", start_ns, end_ns)
+            self._rows.write_server(round_, "", "server_evaluate", start_ns, end_ns)
         else:
             self._aggregated(name, round_, end_ns)
 
@@ -119,12 +115,12 @@ class RoundLog:
         task.held_ns = raw_ns
         task.failed = error is not None
         if task.uplink_end_ns is not None:
-            self._row(task, "collect", self._server(task.uplink_end_ns), self._server(raw_ns))
+            self._rows.write(task, "collect", on_server(task.uplink_end_ns), on_server(raw_ns))
             if error is not None:
                 self.absences.missing(task, Symptom(self.compute_phase(task), "error reply", error), raw_ns)
         elif error is not None:  # Flower's own, for a node without a heartbeat
             task.lost = Symptom(self._observe(task).phase, "node unavailable", error)
-            self._row(task, task.lost.phase, None, None, status="failed", detail=error)
+            self._rows.write(task, task.lost.phase, None, None, status="failed", detail=error)
             self.absences.missing(task, task.lost, raw_ns)
         task.state = "wait"
 
@@ -137,7 +133,7 @@ class RoundLog:
         task.lost = symptom = self._observe(task)
         self._tasks.pop(task.message_id, None)
         detail = "; ".join(filter(None, ("no reply before the deadline", symptom.detail, limit)))
-        self._row(task, symptom.phase, None, None, status="timeout", detail=detail)
+        self._rows.write(task, symptom.phase, None, None, status="timeout", detail=detail)
         self.absences.missing(task, symptom, raw_ns, limit)
 
     def gathered(self, raw_ns: int) -> None:
@@ -155,7 +151,7 @@ class RoundLog:
         self._touch(batch.round, batch.gathered_ns)
         for task in batch.tasks.values():
             if task.held_ns is not None:
-                self._row(task, "wait", self._server(task.held_ns), self._server(batch.gathered_ns))
+                self._rows.write(task, "wait", on_server(task.held_ns), on_server(batch.gathered_ns))
             elif task.lost is None:
                 self.lose(task, raw_ns)
             self._tasks.pop(task.message_id, None)
@@ -177,26 +173,6 @@ class RoundLog:
         if source == SERVER and "accuracy" in values and round_ in self.rounds:
             self.rounds[round_].accuracy = float(values["accuracy"])
 
-    def reading(
-        self,
-        table: str,
-        host: str,
-        row: Mapping[str, Value],
-        client: Client | None = None,
-        told_ns: int | None = None,
-    ) -> None:
-        """A reading of a host's probes for `table` (system or radio); `client` is None for the server itself.
-
-        One that was not taken between the run's zero and `told_ns` of the server's clock is left out.
-        """
-        raw_ns = int(row["raw_ns"] or 0)
-        if client is not None and not can_be(client.mapping, (raw_ns,), self._zero, told_ns):
-            client.doubt(f"the stamp of a reading ({table}) is not of the time of this run")
-            return
-        offset = Estimate(0, 0) if client is None else client.mapping.at(raw_ns)
-        time_s = None if offset is None else (raw_ns + offset.offset_ns - self._zero) / 1e9
-        self._recorder.write(f"{table}.csv", {"host": host, **row, "time_s": time_s})
-
     # What the routes see
 
     def task_of(self, message_id: str) -> Task | None:
@@ -208,11 +184,11 @@ class RoundLog:
         task = self._tasks.get(message_id)
         if task is not None:
             if task.downlink_start_ns is not None:
-                start, end = self._server(task.downlink_start_ns), self._server(raw_ns)
-                self._row(task, "downlink", start, end, status="failed", detail="the client asked again")
+                start, end = on_server(task.downlink_start_ns), on_server(raw_ns)
+                self._rows.write(task, "downlink", start, end, status="failed", detail="the client asked again")
             task.attempt += 1
             if task.attempt == 1:
-                self._row(task, "queue", self._server(task.ready_ns), self._server(raw_ns))
+                self._rows.write(task, "queue", on_server(task.ready_ns), on_server(raw_ns))
             task.state, task.downlink_start_ns, task.downlink_payload_bytes = "downlink", raw_ns, payload_bytes
             self.stage = "downlink"
         return task
@@ -220,46 +196,6 @@ class RoundLog:
     def downlink_sent(self, task: Task) -> None:
         """The last byte was handed to the kernel; the client's own stamp says when it arrived."""
         task.state = self.stage = self.compute_phase(task)
-
-    def clock_sample(
-        self,
-        client: Client,
-        sample: ClockSample,
-        exchange: str,
-        interface: str | None = None,
-        told_ns: int | None = None,
-    ) -> None:
-        """Four stamps of an exchange with a client, over its link unless another interface is named.
-
-        The client repeats the server's two stamps: they have to be between the run's zero and `told_ns`, when it told them.
-        """
-        interface = interface or client.interface
-        if not self._zero <= sample.server_receive_raw_ns <= sample.server_send_raw_ns <= (told_ns or math.inf):
-            client.doubt("the server's stamps of an exchange are not of the time of this run")
-            return
-        if interface not in client.paths and len(client.paths) >= MOST_PATHS:
-            client.doubt(f"clock samples over more than {MOST_PATHS} interfaces")
-            return
-        if not sample.is_plausible:
-            client.doubt("four stamps of an exchange are in an order that no clocks give")
-            return
-        self._recorder.write("clock_samples.csv", {
-            "client": client.name, "interface": interface, "exchange": exchange,
-            "client_send_raw_ns": sample.client_send_raw_ns,
-            "server_receive_raw_ns": sample.server_receive_raw_ns,
-            "server_send_raw_ns": sample.server_send_raw_ns,
-            "client_receive_raw_ns": sample.client_receive_raw_ns,
-            "offset_ns": sample.offset_ns, "half_width_ns": sample.half_width_ns,
-        })  # fmt: skip
-        if client.mapping.contradicts(sample):
-            client.doubt("an exchange contradicts those before it by more than clocks drift")
-        client.mapping.add(sample)
-        path = client.paths.setdefault(interface, ClockMapping())
-        if path.add(sample) and (estimate := path.at(sample.client_receive_raw_ns)) is not None:
-            self._recorder.write("clock.csv", {
-                "client": client.name, "interface": interface, "client_raw_ns": sample.client_receive_raw_ns,
-                **vars(estimate),
-            })  # fmt: skip
 
     def uplink_started(self, task: Task) -> None:
         """A reply begins to arrive."""
@@ -282,33 +218,35 @@ class RoundLog:
         self.uplink_ended(task, end_ns)
         self.client_told(task, facts, wire)
         sent = Stamp(task.client.name, facts.send_ns)
-        self._row(task, "uplink", sent, self._server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
+        self._rows.write(task, "uplink", sent, on_server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
 
     def client_told(self, task: Task, facts: ReplyFacts, wire: WireBytes) -> None:
         """A client tells of its phases, from the message's arrival to the first byte of the reply."""
         name = task.client.name
         arrived = Stamp(name, facts.downlink_end_ns)
         if task.downlink_start_ns is not None:
-            self._row(
+            self._rows.write(
                 task,
                 "downlink",
-                self._server(task.downlink_start_ns),
+                on_server(task.downlink_start_ns),
                 arrived,
                 payload_bytes=task.downlink_payload_bytes,
                 wire_bytes=wire.downlink,
             )
-        self._row(task, "deserialize", arrived, Stamp(name, facts.called_ns))
+        self._rows.write(task, "deserialize", arrived, Stamp(name, facts.called_ns))
         status = "ok" if facts.error is None else "failed"
         for phase, start, end, detail in facts.spans:
-            self._row(task, phase, Stamp(name, start), Stamp(name, end), status=status, detail=facts.error or detail)
+            self._rows.write(task, phase, Stamp(name, start), Stamp(name, end), status=status, detail=facts.error or detail)
         sent = Stamp(name, facts.send_ns)
         connected = Stamp(name, facts.send_ns - facts.connect_ns)
         first = connected if facts.first_send_ns is None else Stamp(name, facts.first_send_ns)
-        self._row(task, "serialize", Stamp(name, facts.returned_ns), first)
+        self._rows.write(task, "serialize", Stamp(name, facts.returned_ns), first)
         if first is not connected:
-            self._row(task, "uplink", first, connected, status="failed", detail="attempts before the one that arrived")
+            self._rows.write(
+                task, "uplink", first, connected, status="failed", detail="attempts before the one that arrived"
+            )
         if facts.connect_ns:
-            self._row(task, "connect", connected, sent)
+            self._rows.write(task, "connect", connected, sent)
 
     def disbelieved(self, task: Task, end_ns: int, reason: str) -> None:
         """A reply has arrived whole, and what its client says of the way there cannot be true: those figures are missing."""
@@ -316,7 +254,7 @@ class RoundLog:
         self.uplink_ended(task, end_ns)
         detail = f"what the client says cannot be true: {reason}"
         for phase in ("downlink", "deserialize", self.compute_phase(task), "serialize", "uplink"):
-            self._row(task, phase, None, None, status="missing", detail=detail)
+            self._rows.write(task, phase, None, None, status="missing", detail=detail)
 
     def replied_unseen(
         self, task: Task, start_ns: int, end_ns: int, downlink_end_ns: int | None, payload_bytes: int
@@ -325,17 +263,19 @@ class RoundLog:
         self.uplink_ended(task, end_ns)
         detail = "stock SuperNode: the server's side of the transfer"
         if task.downlink_start_ns is not None and downlink_end_ns is not None:
-            self._row(
+            self._rows.write(
                 task,
                 "downlink",
-                self._server(task.downlink_start_ns),
-                self._server(downlink_end_ns),
+                on_server(task.downlink_start_ns),
+                on_server(downlink_end_ns),
                 payload_bytes=task.downlink_payload_bytes,
                 detail=detail,
             )
         for phase in ("deserialize", self.compute_phase(task), "serialize"):
-            self._row(task, phase, None, None, status="missing", detail="stock SuperNode: not visible from the server")
-        self._row(task, "uplink", self._server(start_ns), self._server(end_ns), payload_bytes=payload_bytes, detail=detail)
+            self._rows.write(
+                task, phase, None, None, status="missing", detail="stock SuperNode: not visible from the server"
+            )
+        self._rows.write(task, "uplink", on_server(start_ns), on_server(end_ns), payload_bytes=payload_bytes, detail=detail)
 
     @staticmethod
     def compute_phase(task: Task) -> str:
@@ -355,7 +295,7 @@ class RoundLog:
         if step == f"aggregate_{batch.message_type.partition('.')[0]}":
             self._steps["aggregate", round_] = end_ns
             self._touch(round_, end_ns)
-            self._server_row(round_, batch.message_type, "aggregate", batch.gathered_ns, end_ns)
+            self._rows.write_server(round_, batch.message_type, "aggregate", batch.gathered_ns, end_ns)
             self.stage = "server_evaluate"
 
     def _close_aggregation(self, end_ns: int, detail: str) -> None:
@@ -364,60 +304,8 @@ class RoundLog:
         if batch is None or batch.gathered_ns is None or self._steps.pop(("aggregate", batch.round), None) is not None:
             return
         self._touch(batch.round, end_ns)
-        self._server_row(batch.round, batch.message_type, "aggregate", batch.gathered_ns, end_ns, detail)
+        self._rows.write_server(batch.round, batch.message_type, "aggregate", batch.gathered_ns, end_ns, detail)
 
     def _touch(self, round_: int, end_ns: int) -> None:
         if round_ in self.rounds:
             self.rounds[round_].end_ns = end_ns
-
-    @staticmethod
-    def _server(raw_ns: int) -> Stamp:
-        return Stamp(SERVER, raw_ns)
-
-    def _server_row(self, round_: int, message_type: str, phase: str, start_ns: int, end_ns: int, detail: str = "") -> None:
-        if not self._is_measured(round_):
-            return
-        self._recorder.write("phases.csv", {
-            "round": round_, "message_type": message_type, "attempt": 1, "phase": phase,
-            "start_host": SERVER, "start_raw_ns": start_ns, "end_host": SERVER, "end_raw_ns": end_ns,
-            "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": (end_ns - start_ns) / 1e9,
-            "duration_uncertainty_s": 0.0, "placement_uncertainty_s": 0.0, "uncertain": False, "status": "ok",
-            "detail": detail,
-        })  # fmt: skip
-
-    def _row(
-        self, task: Task, phase: str, start: Stamp | None, end: Stamp | None, *, payload_bytes: int | None = None,
-        wire_bytes: int | None = None, status: str = "ok", detail: str = "",
-    ) -> None:  # fmt: skip
-        if not task.is_measured:
-            return
-        row: dict[str, Any] = {
-            "round": task.round, "client": task.client.name, "link": task.client.link, "message_type": task.message_type,
-            "message_id": task.message_id, "attempt": max(1, task.attempt), "phase": phase,
-            "payload_bytes": payload_bytes, "wire_bytes": wire_bytes, "status": status, "detail": detail,
-        }  # fmt: skip
-        if start is not None and end is not None:
-            row |= self._place(task.client, start, end)
-        self._recorder.write("phases.csv", row)
-
-    def _place(self, client: Client, start: Stamp, end: Stamp) -> dict[str, Any]:
-        placed = {
-            "start_host": start.host, "start_raw_ns": start.raw_ns, "end_host": end.host, "end_raw_ns": end.raw_ns,
-        }  # fmt: skip
-        first, last = self._on_server(client, start), self._on_server(client, end)
-        if first is None or last is None:
-            return placed  # no clock sample yet: the raw stamps are kept, the analysis can place them later
-        start_ns, end_ns = start.raw_ns + first.offset_ns, end.raw_ns + last.offset_ns
-        same_host = start.host == end.host
-        duration_ns = end.raw_ns - start.raw_ns if same_host else end_ns - start_ns
-        uncertainty_ns = 0 if same_host else max(first.half_width_ns, last.half_width_ns)
-        return placed | {
-            "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": duration_ns / 1e9,
-            "duration_uncertainty_s": uncertainty_ns / 1e9,
-            "placement_uncertainty_s": max(first.half_width_ns, last.half_width_ns) / 1e9,
-            "uncertain": abs(duration_ns) < uncertainty_ns,
-        }  # fmt: skip
-
-    @staticmethod
-    def _on_server(client: Client, stamp: Stamp) -> Estimate | None:
-        return Estimate(0, 0) if stamp.host == SERVER else client.mapping.at(stamp.raw_ns)

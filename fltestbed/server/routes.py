@@ -34,6 +34,7 @@ from fltestbed.flower.superlink import Superlink
 from fltestbed.server.answers import StampedAnswer
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
@@ -58,6 +59,7 @@ class Routes:
         exchange: Exchange,
         roster: Roster,
         log: RoundLog,
+        hosts: HostLog,
         transfers: TransferLog,
         observer: Observer,
         clock: Clock,
@@ -68,6 +70,7 @@ class Routes:
         self._exchange = exchange
         self._roster = roster
         self._log = log
+        self._hosts = hosts
         self._transfers = transfers
         self._observer = observer
         self._clock = clock
@@ -260,7 +263,7 @@ class Routes:
         for problem in late.problems:
             client.doubt(problem)
         for sample, exchange, interface in late.clock_samples:
-            self._log.clock_sample(client, sample, exchange, interface, told_ns)
+            self._hosts.clock_sample(client, sample, exchange, interface, told_ns)
         for message_id, reply in late.replies.items():
             self._observer.told(client, message_id, reply)
         for transfer in late.transfers:
@@ -268,7 +271,7 @@ class Routes:
                 client.doubt(doubt)
         for table, rows in (("system", late.system), ("radio", late.radio)):
             for row in rows:
-                self._log.reading(table, client.name, row.model_dump(), client, told_ns)
+                self._hosts.reading(table, client.name, row.model_dump(), client, told_ns)
         if late.probes:
             self._roster.manifest.add_to_host(client.name, "probes", late.probes)
         if late.stamp_error is not None:

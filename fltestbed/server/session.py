@@ -36,6 +36,7 @@ from fltestbed.server.exchange import Exchange
 from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
 from fltestbed.server.guests import allow_descriptors
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.latest import Latest
 from fltestbed.server.listening import http_server, listen
 from fltestbed.server.observer import Observer
@@ -206,13 +207,14 @@ class Session:
 
         def take_reading(table: str, row: dict[str, Any]) -> None:
             at = {"raw_ns": row["raw_ns"] + (past.shift_ns if past is not None else 0)}
-            log.reading(table, SERVER, row | at | (stamp_error.columns() if table == "system" else {}))
+            hosts.reading(table, SERVER, row | at | (stamp_error.columns() if table == "system" else {}))
 
         absences = AbsenceLog(
             recorder, manifest.zero_raw_ns, lambda counts: manifest.update(missing=counts),
             past.manifest.get("missing") if past is not None else None,
         )  # fmt: skip
         log = RoundLog(recorder, manifest.zero_raw_ns, experiment.instrumentation, switch, absences, presence.observe)
+        hosts = HostLog(recorder, manifest.zero_raw_ns)
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
         largest = experiment.server.largest_message_bytes
@@ -220,7 +222,7 @@ class Session:
         watch = DeadlineWatch(experiment, log, exchange, transfers, presence, app.run_id, self.clock)
         waiting = Waiting(log, roster, presence, watch, experiment.deadlines.return_s, self.clock)
         desk = Desk(superlink, exchange, roster, log, self.clock, presence, waiting)
-        routes = Routes(superlink, exchange, roster, log, transfers, observer, self.clock, presence)
+        routes = Routes(superlink, exchange, roster, log, hosts, transfers, observer, self.clock, presence)
         superlink.app.add_middleware(Gate, routes=routes, observer=FleetGuard(observer, superlink, experiment))
         # The ServerApp's way in: without TLS, whatever the network's listener does.
         inside = listen("127.0.0.1", 0, is_stamped=False)

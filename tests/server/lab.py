@@ -24,6 +24,7 @@ from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.fleet_guard import FleetGuard
 from fltestbed.server.gate import Gate
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.listening import http_server, listen
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
@@ -55,6 +56,7 @@ class Lab:
         self.roster = Roster(self.experiment, self.superlink, self.app, self.manifest, link="unknown")
         self.presence = Presence(SYSTEM_CLOCK)
         self.log = RoundLog(self.rows, self.manifest.zero_raw_ns, observe=self.presence.observe)
+        self.hosts = HostLog(self.rows, self.manifest.zero_raw_ns)
         self.transfers = TransferLog(self.rows)
         self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK, self.presence)
         self.watch = DeadlineWatch(
@@ -62,8 +64,9 @@ class Lab:
         )
         self.waiting = Waiting(self.log, self.roster, self.presence, self.watch, 60.0, SYSTEM_CLOCK)
         self.routes = Routes(
-            self.superlink, self.exchange, self.roster, self.log, self.transfers, self.observer, SYSTEM_CLOCK, self.presence
-        )
+            self.superlink, self.exchange, self.roster, self.log, self.hosts, self.transfers, self.observer, SYSTEM_CLOCK,
+            self.presence,
+        )  # fmt: skip
         self.desk = Desk(
             self.superlink, self.exchange, self.roster, self.log, SYSTEM_CLOCK, self.presence, self.waiting
         )  # fmt: skip

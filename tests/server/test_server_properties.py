@@ -17,10 +17,10 @@ from fltestbed.errors import RunFolderError
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.collection import _read_journal
 from fltestbed.server.facts import FactsError, read_facts, read_kept_replies
+from fltestbed.server.host_log import MOST_PATHS
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.marks import read_marks
 from fltestbed.server.roster import JoinRefused
-from fltestbed.server.rounds import MOST_PATHS
 from tests.server.lab import Lab
 
 bounded = settings(
@@ -96,7 +96,7 @@ def test_clock_samples_name_few_interfaces(lab: Lab) -> None:
     )
     zero_ns = lab.manifest.zero_raw_ns
     for number in range(20):
-        lab.log.clock_sample(
+        lab.hosts.clock_sample(
             client,
             ClockSample(10 * number, zero_ns + 10 * number + 1, zero_ns + 10 * number + 2, 10 * number + 3),
             "clock",

@@ -11,6 +11,7 @@ import pytest
 
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.measure.schema import PHASES
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from tests.server.recorded import Rows
@@ -29,10 +30,10 @@ class Round:
 
     def __init__(self, message_type: str = "train") -> None:
         self.rows = Rows()
-        self.log = RoundLog(self.rows, 1000)
+        self.log, self.hosts = RoundLog(self.rows, 1000), HostLog(self.rows, 1000)
         self.a, self.b = Client("pi-a", "5g", "wwan0"), Client("pi-b", "wifi", "wlan0")
-        self.log.clock_sample(self.a, sample(A_OFFSET, 10, 1500), "clock")
-        self.log.clock_sample(self.b, sample(B_OFFSET, 50, 1500), "clock")
+        self.hosts.clock_sample(self.a, sample(A_OFFSET, 10, 1500), "clock")
+        self.hosts.clock_sample(self.b, sample(B_OFFSET, 50, 1500), "clock")
         self.send(1, message_type, 2000, 2100)
 
     def send(self, round_: int, message_type: str, start: int, ready: int) -> None:
@@ -328,9 +329,9 @@ def test_metrics_are_rows(round_: Round) -> None:
 def test_clock_samples_are_recorded_and_the_estimate_when_it_changes(round_: Round) -> None:
     """Every plausible sample is a row; clock.csv gets one when the best changes, an impossible sample neither."""
     before = (len(round_.rows["clock_samples.csv"]), len(round_.rows["clock.csv"]))
-    round_.log.clock_sample(round_.a, sample(A_OFFSET, 5000, 3000), "push")
-    round_.log.clock_sample(round_.a, ClockSample(10, 0, 100, 20), "push")
-    round_.log.clock_sample(round_.a, sample(A_OFFSET, 3, 4000), "pull")
+    round_.hosts.clock_sample(round_.a, sample(A_OFFSET, 5000, 3000), "push")
+    round_.hosts.clock_sample(round_.a, ClockSample(10, 0, 100, 20), "push")
+    round_.hosts.clock_sample(round_.a, sample(A_OFFSET, 3, 4000), "pull")
     assert before == (2, 2)
     assert [row["exchange"] for row in round_.rows["clock_samples.csv"][2:]] == ["push", "pull"]
     (estimate,) = round_.rows["clock.csv"][2:]
@@ -340,7 +341,7 @@ def test_clock_samples_are_recorded_and_the_estimate_when_it_changes(round_: Rou
 
 def test_the_estimate_of_each_interface_is_kept_and_the_narrowest_counts(round_: Round) -> None:
     """A quiet network beside the link: rows of clock.csv for both, and phases are placed by the better one."""
-    round_.log.clock_sample(round_.b, sample(B_OFFSET, 3, 4000), "clock", "eth0")
+    round_.hosts.clock_sample(round_.b, sample(B_OFFSET, 3, 4000), "clock", "eth0")
     (row,) = (row for row in round_.rows["clock.csv"] if row["interface"] == "eth0")
     assert (row["client"], row["half_width_ns"]) == ("pi-b", 4)
     assert set(round_.b.paths) == {"wlan0", "eth0"}

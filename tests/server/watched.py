@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.measure.recorder import Value
+from fltestbed.server.host_log import HostLog
 from fltestbed.server.latest import Latest
 from fltestbed.server.progress import View
 from fltestbed.server.rounds import RoundLog
@@ -38,5 +39,6 @@ def half_a_round(folder: Path, clients: int = 2) -> View:
     assert task is not None
     log.downlink_sent(task)
     lab.desk.close()
-    log.reading("radio", "pi-0", {"raw_ns": 5, "technology": "5g", "rsrp_dbm": -91.4, "rssi_dbm": None}, everybody[0])
+    signal: dict[str, Value] = {"raw_ns": 5, "technology": "5g", "rsrp_dbm": -91.4, "rssi_dbm": None}
+    HostLog(rows, 0).reading("radio", "pi-0", signal, everybody[0])
     return View("lab-1", lab.experiment, log, lab.roster, rows.latest, lab.waiting, SYSTEM_CLOCK)
