@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fltestbed.children import Process, ToldByChild, end, server_arguments
 from fltestbed.client.journal import JOURNALS, SUFFIX
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
@@ -31,8 +32,6 @@ from fltestbed.security.folder import CertificateFolder
 
 END_TIMEOUT_S = 4.0
 POLL_S = 0.1
-
-Process = subprocess.Popen[Any]
 
 log = logging.getLogger("fltestbed")
 
@@ -107,18 +106,14 @@ class Laptop:
     ) -> None:
         emulation = scratch / "emulation.json"
         emulation.write_text(json.dumps({"name": self.profile.name, "emulated": True} | network.describe()))
-        command = ["server", str(self.config), "--name", name, "--runs", str(runs), "--emulation", str(emulation)]
-        if app is not None:
-            command += ["--app", str(app)]
-        if self.campaign is not None:
-            command += ["--campaign", str(self.campaign)]
+        command = [*server_arguments(self.config, name, runs, app, self.campaign), "--emulation", str(emulation)]
         certificates = self._make_certificates(network, scratch)
         if certificates is not None:
             command += ["--certificates", str(certificates.path)]
             command += ["--node-keys", str(certificates.nodes)] if self.experiment.server.node_keys is not None else []
         with contextlib.ExitStack() as stack:
             started: list[Process] = []
-            stack.callback(_end, started)
+            stack.callback(end, started, END_TIMEOUT_S)
             server = _start(started, network.server, command, None)
             clients = {}
             for number, host in enumerate(network.clients):
@@ -234,7 +229,7 @@ def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
                 told.add(name)
                 log.warning("%s ended with status %s: %s", name, process.returncode, _last_line(logs / f"{name}.log"))
         if len(told) == len(clients):
-            _end([server])
+            end([server], END_TIMEOUT_S)
             raise TestbedError(f"no client is left; the last one said: {_last_line(logs / f'{name}.log')}")
         time.sleep(POLL_S)
     if server.returncode == INTERRUPTED_STATUS:
@@ -242,27 +237,11 @@ def _watch(server: Process, clients: dict[str, Process], logs: Path) -> None:
     if server.returncode < 0:
         raise TestbedError(f"the server was killed by {signal.Signals(-server.returncode).name}")
     if server.returncode != 0:
-        ended = TestbedError("")  # the server has said on this terminal what it was
-        ended.exit_status = server.returncode
-        raise ended
+        raise ToldByChild(server.returncode)
     deadline = time.monotonic() + END_TIMEOUT_S
     for process in clients.values():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-
-
-def _end(processes: Sequence[Process]) -> None:
-    """End processes: all are asked first, then made to."""
-    deadline = time.monotonic() + END_TIMEOUT_S
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -4,9 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +17,7 @@ from fltestbed.campaign.listing import duration, total
 from fltestbed.campaign.plan import Plan
 from fltestbed.campaign.resume import Progress, elapsed_by_condition, look, set_aside, survey
 from fltestbed.campaign.schedule import PlannedRun, manifest_entry, schedule
+from fltestbed.children import end, start
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.lab.run import missing_parts
@@ -98,13 +96,11 @@ def _make(plan: Plan, run: PlannedRun, folder: Path, clock: Clock) -> Progress:
     start_ns = clock.raw_ns()
     with scratch_folder("campaign") as scratch:
         command = _command(plan, run, folder, scratch, entry)
-        # It dies with this process, and Ctrl-C reaches it through us, once.
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "fltestbed", *command]
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0)
+        process = start(command)
         try:
             status = process.wait()
         except BaseException:
-            _interrupt(process)
+            end([process], END_TIMEOUT_S)  # it writes how it ended
             raise
     if not (folder / run.name).exists():
         return Progress("failed", reason=f"it ended with status {status} and left nothing; its message stands above")
@@ -130,16 +126,6 @@ def _command(plan: Plan, run: PlannedRun, folder: Path, scratch: Path, entry: di
         link.write_text(tomli_w.dumps(condition.profile.model_dump(**options)))
         command += ["--link", str(link), "--backend", plan.campaign.backend]
     return command if plan.app is None else [*command, "--app", str(plan.app)]
-
-
-def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Let the run under way write how it ended."""
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(END_TIMEOUT_S)
-        return
-    process.kill()
-    process.wait()
 
 
 @contextlib.contextmanager

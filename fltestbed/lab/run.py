@@ -7,17 +7,13 @@ a host says before the run decides whether there is one; what becomes of it late
 import contextlib
 import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fltestbed.children import Process, ToldByChild, end, server_arguments, start
 from fltestbed.client.journal import SUFFIX
 from fltestbed.config import Experiment
 from fltestbed.errors import ConfigError, TestbedError
@@ -73,10 +69,7 @@ class LabRun:
         refuse_existing(folder)
         pis = self.inventory.clients(self.link, self.experiment.clients)
         check_experiment(self.experiment, self.inventory.path)
-        command = ["server", str(self.config), "--name", name, "--runs", str(runs)]
-        command += [] if app is None else ["--app", str(app)]
-        command += [] if self.campaign is None else ["--campaign", str(self.campaign)]
-        with _server(command) as server:
+        with _server(server_arguments(self.config, name, runs, app, self.campaign)) as server:
             _wait_for_folder(server, folder)
             cursors: dict[str, str] = {}
             problem: TestbedError | None = None
@@ -87,19 +80,17 @@ class LabRun:
             except TestbedError as error:
                 problem = error
             except KeyboardInterrupt:
-                _end(server)
+                end([server], END_TIMEOUT_S)
                 self.remote.shell({pi.name: f"systemctl stop {self._unit(pi)}" for pi in pis})
                 raise
-            _end(server)
+            end([server], END_TIMEOUT_S)
             missing = self._stop_and_collect(pis, cursors, folder) if cursors else {}
             amend(folder, lab={"hosts": [pi.name for pi in pis], "missing": missing})
         if problem is not None:
             amend(folder, status="failed", reason=str(problem))
             raise problem
         if server.returncode != 0:
-            ended = TestbedError("")  # the server has said on this terminal what it was
-            ended.exit_status = server.returncode
-            raise ended
+            raise ToldByChild(server.returncode)
         return folder
 
     def _get_ready(self, pis: Sequence[Pi], folder: Path) -> dict[str, str]:
@@ -220,32 +211,18 @@ def _write(file: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _server(command: Sequence[str]) -> "Iterator[subprocess.Popen[bytes]]":
-    """The server's process, which dies with this one."""
-    argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "fltestbed", *command]
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, process_group=0, env=dict(os.environ))
+def _server(arguments: Sequence[str]) -> Iterator[Process]:
+    """The server's process, which ends with the block."""
+    process = start(arguments)
     try:
         yield process
     finally:
-        _end(process)
+        end([process], END_TIMEOUT_S)  # it writes how it ended
 
 
-def _wait_for_folder(server: "subprocess.Popen[Any]", folder: Path) -> None:
+def _wait_for_folder(server: Process, folder: Path) -> None:
     """Wait until the server listens: it makes its run folder then."""
     while not (folder / FILE_NAME).exists():
         if server.poll() is not None:
-            ended = TestbedError("")  # it has said why
-            ended.exit_status = server.returncode
-            raise ended
+            raise ToldByChild(server.returncode)
         time.sleep(POLL_S)
-
-
-def _end(process: "subprocess.Popen[Any]") -> None:
-    """Let the server write how it ended."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_TIMEOUT_S)
-            return
-        process.kill()
-        process.wait()

@@ -8,11 +8,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
-from types import TracebackType
 from typing import IO, Any, Self
 
+from fltestbed.children import end
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import CompetingFlow
 from fltestbed.errors import HostError, LinkError
@@ -88,9 +88,7 @@ class CompetingTraffic:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         after, end_ns = self._host.counters(), self._clock.raw_ns()
         self._facts |= {"ended_early": self._client.poll() is not None, "ended_raw_ns": end_ns}
         self._facts |= _moved(self._before, after, (end_ns - self._facts["started_raw_ns"]) / 1e9)
@@ -131,17 +129,8 @@ class CompetingTraffic:
     def _start(stack: ExitStack, host: Host, command: list[str], said: IO[bytes]) -> subprocess.Popen[Any]:
         # In a process group of its own: Ctrl-C must not end the flow before the run has ended in good order.
         process = host.popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0)
-        stack.callback(_end, process)
+        stack.callback(end, [process], END_TIMEOUT_S)
         return process
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_TIMEOUT_S)
-        return
-    process.kill()
-    process.wait()
 
 
 def _bytes(counters: InterfaceCounters) -> int:
