@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.derive import derive
 from analysis.load import load_run
-from fltestbed.measure.schema import PHASES, SERVER_PHASES
+from fltestbed.bench.timeline import phase_means
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,18 @@ class Waiting:
 def read_waiting(folder: Path, all_rounds: int) -> Waiting:
     """Read a run folder of the benchmark; the first and the last of `all_rounds` count for memory, not for phases."""
     run = derive(load_run(folder))
-    transfers, timeline, rounds = run["transfers"], run["timeline"], run["rounds"]
+    transfers, timeline = run["transfers"], run["timeline"]
     down, up = (transfers[transfers["direction"] == direction] for direction in ("downlink", "uplink"))
     held = timeline[timeline["phase"] == "collect"].set_index("message_id")["end_raw_ns"]
     replies = up.set_index("message_id")
     message_bytes = int(up["payload_bytes"].median())
-    rounds = rounds[rounds["round"].between(2, all_rounds - 1)]
-    columns = {phase: f"{phase}_s" if phase in SERVER_PHASES else f"{phase}_mean_s" for phase in PHASES}
     return Waiting(
         most_bytes=int(down["payload_bytes"].median()) + most_at_once(pd.concat([
             _stays(down["server_start_raw_ns"], down["server_end_raw_ns"], down["payload_bytes"]),
             _stays(replies["server_start_raw_ns"], held.reindex(replies.index), replies["payload_bytes"]),
         ])),
         message_bytes=message_bytes,
-        phase_s={phase: rounds[column].dropna().tolist() for phase, column in columns.items()},
+        phase_s=phase_means(run["rounds"], all_rounds),
     )  # fmt: skip
 
 
