@@ -61,7 +61,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "NOOP_FLWR_AID",
         "SubStatus.COMPLETED",
         "SubStatus.FAILED",
-        "SubStatus.STOPPED",
         "TIMESTAMP_HEADER",
     ),
     "flwr.supercore.constant": (
@@ -182,7 +181,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "LinkState.create_run(fab_version)",
         "LinkState.create_run(fab_hash)",
         "LinkState.delete_messages(message_ins_ids)",
-        "LinkState.finish_task",
         "LinkState.get_message_ins(limit)",
         "LinkState.get_message_res(message_ids)",
         "LinkState.get_message_res(run_id)",

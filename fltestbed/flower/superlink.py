@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, Request
 from flwr.cli.config_utils import get_fab_metadata
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SubStatus
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -133,12 +133,6 @@ class Superlink:
                 "what it says"
             )
         return RunTicket(run_id, token)
-
-    def stop_run(self, run_id: int) -> None:
-        """End the run; what its ServerApp still asks for is refused."""
-        run = self._state.get_run_info(run_ids=[run_id])[0]
-        if run.primary_task_id:
-            self._state.finish_task(run.primary_task_id, SubStatus.STOPPED, "")
 
     def task_is_valid(self, token: str) -> bool:
         """Whether `token` is the one of a task that is under way."""

@@ -166,7 +166,7 @@ class Routes:
             if self._exchange.finished.is_set():
                 return JSONResponse(self._exchange.farewell)
             return Response(status_code=204)
-        return _Downlink(self, request, node_id, bundle)
+        return _Downlink(self, request, bundle)
 
     async def _wait(self, request: Request, node_id: int) -> Response:
         self._take_late(self._roster[node_id], await _json(request), request.scope["fltestbed.receive_ns"])
@@ -285,11 +285,10 @@ class Routes:
 class _Downlink(Response):
     """The response that carries a message, stamped around its first and last byte."""
 
-    def __init__(self, routes: Routes, request: Request, node_id: int, bundle: Bundle) -> None:
+    def __init__(self, routes: Routes, request: Request, bundle: Bundle) -> None:
         self._routes = routes
         self._request = request
         self._bundle = bundle
-        self._node_id = node_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
         routes, bundle = self._routes, self._bundle

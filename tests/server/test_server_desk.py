@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import pytest
+from flwr.common.constant import SubStatus
 from flwr.supercore.run import Run
 
 from fltestbed.clock import SYSTEM_CLOCK
@@ -83,7 +84,10 @@ def test_what_is_no_request_is_answered_with_a_reason(channel: Connection, frame
 def test_nothing_is_answered_when_the_task_is_over(grid: BundleGrid, lab: Lab) -> None:
     """The run was stopped: its ServerApp is told so with the next request."""
     assert list(grid.get_node_ids()) == []
-    lab.superlink.stop_run(lab.app.run_id)
+    state = lab.superlink._state
+    (run,) = state.get_run_info(run_ids=[lab.app.run_id])
+    assert run.primary_task_id is not None
+    state.finish_task(run.primary_task_id, SubStatus.STOPPED, "")
     with pytest.raises(TestbedError, match="no task has this token"):
         grid.get_node_ids()
 
