@@ -29,7 +29,7 @@ class Footprint:
     Attributes
     ----------
     peak_bytes : int
-        Last reading of VmHWM.
+        Largest reading of VmHWM, and never less than one of the resident memory.
     discount_bytes : int
         What sharing among the watched processes saves, when the process was seen largest; 0 when it was not asked for.
     resident : list of (int, int)
@@ -62,7 +62,8 @@ class Footprint:
         self.cpu_s.append((raw_ns, times.user + times.system))
         status = kilobytes(Path(f"/proc/{pid}/status").read_text())
         self.resident.append((raw_ns, status["VmRSS"] * 1024))
-        self.peak_bytes = status["VmHWM"] * 1024
+        # The kernel counts pages on each CPU by itself, so that its mark may be a few pages below what was read before.
+        self.peak_bytes = max(self.peak_bytes, status["VmHWM"] * 1024, status["VmRSS"] * 1024)
 
     def share(self, discount_bytes: int) -> None:
         """Take note of a discount, if the process was never larger than at the last reading."""
