@@ -10,7 +10,6 @@ import logging
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from pyroute2 import IPRoute
@@ -171,9 +170,7 @@ class ServerPath:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def describe(self) -> dict[str, Any]:

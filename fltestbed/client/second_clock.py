@@ -7,7 +7,6 @@ age: an exchange follows the last after `interval_s`.
 import http.client
 import logging
 import threading
-from types import TracebackType
 from typing import Self
 
 from fltestbed.client.stamps import LateStamps
@@ -51,9 +50,7 @@ class SecondClock:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         self._connection.close()

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from subprocess import Popen
-from types import TracebackType
 from typing import Any, Self
 
 from pyroute2 import IPRoute
@@ -160,9 +159,7 @@ class EmulatedNetwork:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def start_trace(self) -> None:
