@@ -26,7 +26,7 @@ from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
 from fltestbed.links import EmulatedNetwork, LinkProfile
 from fltestbed.links.competing import CompetingTraffic, check_iperf3
 from fltestbed.links.topology import QUIET_INTERFACE, Host
-from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
+from fltestbed.measure.manifest import amend, read_manifest, refuse_existing
 from fltestbed.scratch import scratch_folder
 from fltestbed.security.folder import CertificateFolder
 
@@ -188,14 +188,14 @@ def _flow_entry(traffic: CompetingTraffic | None) -> dict[str, Any]:
 def _say_how_it_ended(folder: Path) -> None:
     """A server that was killed has left its manifest as it was."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        if json.loads((folder / FILE_NAME).read_text())["status"] == "running":
+        if read_manifest(folder)["status"] == "running":
             amend(folder, status="failed", reason="the server was killed")
 
 
 def _keep_journals(folder: Path, scratch: Path) -> None:
     """Keep the clients' own copies of a run that did not end well: the folders of their state go with the network."""
     try:
-        if json.loads((folder / FILE_NAME).read_text())["status"] != "complete":
+        if read_manifest(folder)["status"] != "complete":
             for journal in scratch.glob(f"*/runs/*{SUFFIX}"):
                 target = folder / JOURNALS / journal.parent.parent.name
                 target.mkdir(parents=True, exist_ok=True)

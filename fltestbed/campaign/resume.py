@@ -5,7 +5,6 @@ campaign's folder, under the run's name and what became of it, and stays as read
 """
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from fltestbed.campaign.schedule import PlannedRun
 from fltestbed.differences import differences
 from fltestbed.errors import ConfigError
-from fltestbed.measure.manifest import FILE_NAME
+from fltestbed.measure.manifest import read_manifest
 
 State = Literal["complete", "failed", "interrupted", "killed", "unreadable", "to do"]
 
@@ -77,7 +76,7 @@ def look(run: PlannedRun, folder: Path) -> Progress:
     if not place.exists():
         return Progress("to do")
     try:
-        manifest = json.loads((place / FILE_NAME).read_text())
+        manifest = read_manifest(place)
         status, reason = manifest["status"], str(manifest.get("reason") or "")
     except (OSError, ValueError, KeyError, TypeError):
         return Progress("unreadable", reason="no manifest that can be read")

@@ -131,7 +131,7 @@ class Session:
         connection.congestion_control = hello["congestion_control"]
         connection.close()  # the next one has the congestion control of the run
         node.come_online(int(hello["node_id"]), self.timeout_s)
-        node.patience_s = float(hello.get("patience_s", 0.0))
+        node.patience_s = float(hello["patience_s"])
         try:
             with scratch_folder("client") as home:
                 app = get_app(PatientConnection(self.server, connection, self.timeout_s), hello)
@@ -174,14 +174,14 @@ class _Work:
         self._order = order
         self._hold_s = float(hello["hold_s"])
         self._deadline_s = float(hello["deadline_s"])
-        self._patience_s = float(hello.get("patience_s", 0.0))
-        self._trainer_limit_s = float(hello.get("trainer_limit_s", self._deadline_s))
+        self._patience_s = float(hello["patience_s"])
+        self._trainer_limit_s = float(hello["trainer_limit_s"])
         self._transport = hello["transport"]
         self._clock_interval_s = float(hello["clock_interval_s"])
-        self._is_measured = bool(hello.get("measured", True))
-        self._keep_warm_s = float(hello.get("keep_warm_s", 0.0))
+        self._is_measured = bool(hello["measured"])
+        self._keep_warm_s = float(hello["keep_warm_s"])
         self._hello = hello
-        self._run = {"run": hello.get("run"), "run_id": hello.get("first_run_id", hello.get("run_id"))}
+        self._run = {"run": hello["run"], "run_id": hello["first_run_id"]}
         self._late = LateStamps()
         self._stamp_error = StampError()
         self._probes = HostProbes(

@@ -19,7 +19,7 @@ from fltestbed.config import Experiment
 from fltestbed.errors import ConfigError, TestbedError
 from fltestbed.lab.inventory import Inventory, Pi
 from fltestbed.lab.remote import Remote
-from fltestbed.measure.manifest import FILE_NAME, amend, refuse_existing
+from fltestbed.measure.manifest import FILE_NAME, amend, read_manifest, refuse_existing
 
 END_TIMEOUT_S = 30.0
 LEAVE_S = 5.0
@@ -138,7 +138,7 @@ class LabRun:
         """Bring the rows that only the clients have; `fltestbed collect` for all of them at once."""
         from fltestbed.server.collection import collect  # noqa: PLC0415  # Flower takes a second to import
 
-        run_id = json.loads((folder / FILE_NAME).read_text()).get("run_id")
+        run_id = read_manifest(folder).get("run_id")
         kept = {pi.name: f"{STATE}/{pi.name}/runs/{folder.name}.{run_id}{SUFFIX}" for pi in pis}
         with tempfile.TemporaryDirectory(prefix="fltestbed-collect-") as scratch:
             answers = self.remote.fetch(kept, Path(scratch))
@@ -157,7 +157,7 @@ STATE = "/var/lib/fltestbed"
 def missing_parts(folder: Path) -> dict[str, str]:
     """What could not be had of each host after a run; empty for a run that was not made on real hosts."""
     try:
-        lab = json.loads((folder / FILE_NAME).read_text()).get("lab") or {}
+        lab = read_manifest(folder).get("lab") or {}
     except (OSError, ValueError):
         return {}
     return {str(host): str(what) for host, what in lab.get("missing", {}).items()}

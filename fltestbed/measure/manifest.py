@@ -165,11 +165,20 @@ class Manifest:
                 return
 
 
+def read_manifest(folder: Path) -> Any:
+    """The manifest of a run folder as it stands there, whatever it is.
+
+    Raises
+    ------
+    OSError, ValueError
+        There is none, or it cannot be read.
+    """
+    return json.loads((folder / FILE_NAME).read_text())
+
+
 def amend(folder: Path, **entries: Any) -> None:
     """Add top-level entries to the manifest of a run that has ended."""
-    path = folder / FILE_NAME
-    data = json.loads(path.read_text())
-    _replace(path, _text(data | entries))
+    _replace(folder / FILE_NAME, _text(read_manifest(folder) | entries))
 
 
 def _text(data: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from fltestbed.client.journal import SUFFIX
 from fltestbed.errors import RunFolderError
-from fltestbed.measure.manifest import FILE_NAME, amend
+from fltestbed.measure.manifest import FILE_NAME, amend, read_manifest
 from fltestbed.measure.recorder import Recorder, Value, cell, line
 from fltestbed.measure.schema import TABLES
 from fltestbed.server.facts import FactsError, KeptReply, read_kept_replies
@@ -306,7 +306,7 @@ def _journals(place: Path, name: str) -> Iterator[Path]:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / FILE_NAME).read_text())
+        manifest = read_manifest(folder)
     except FileNotFoundError as error:
         raise RunFolderError(f"{folder}: not a run folder, it has no {FILE_NAME}; give one of runs/") from error
     except (OSError, ValueError) as error:

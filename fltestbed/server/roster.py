@@ -14,6 +14,7 @@ from fltestbed.flower.apps import App
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.host import package_versions, toolkit_versions
 from fltestbed.measure.manifest import Manifest
+from fltestbed.server.facts import Interface
 from fltestbed.server.host_facts import HostFactsError, read_host
 from fltestbed.server.tasks import SERVER, Client
 
@@ -40,12 +41,12 @@ class _Join(BaseModel):
 
     name: Name
     link: Name
-    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
+    interface: Interface
     partition: Annotated[int, Field(ge=0, lt=1 << 31)]
     host: dict[str, Any]
     boot: Annotated[str, Field(max_length=64)] = ""
     wall_offset_s: Annotated[float, Field(allow_inf_nan=False)]
-    clock_interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")] | None = None
+    clock_interface: Interface | None = None
 
 
 class Roster:

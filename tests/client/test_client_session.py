@@ -20,7 +20,10 @@ from fltestbed.flower.bundle import decode, encode_head
 from tests.flower.flower_messages import instruction, raw
 from tests.flower.tiny_app import write_app
 
-HELLO = {"hold_s": 1.0, "clock_interval_s": 1.0, "deadline_s": 60.0, "probes": {}, "transport": "bundle"}
+HELLO = {
+    "run": "lab", "first_run_id": "5", "hold_s": 1.0, "clock_interval_s": 1.0, "deadline_s": 60.0, "trainer_limit_s": 54.0,
+    "patience_s": 60.0, "keep_warm_s": 0.0, "measured": True, "probes": {}, "transport": "bundle",
+}  # fmt: skip
 YEAR_NS = 365 * 86400 * 10**9
 
 
