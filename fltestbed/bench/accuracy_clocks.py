@@ -27,6 +27,7 @@ from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.bench.place import CONGESTION_CONTROL
 from fltestbed.bench.report import Bar
 from fltestbed.bench.testbed import Oddity, Witnessed, run
+from fltestbed.bench.toolkit import PORT
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import validate
 from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
@@ -40,7 +41,6 @@ STAMP_BAR_NS = 2_000_000
 """A packet that is further from a stamp is not the one that it stands for."""
 ALLOWANCE_MS = 1.0
 TIGHTER_BAR = 10.0
-SERVER_PORT = 9092
 
 ASYMMETRIC = {
     "name": "asymmetric",
@@ -160,7 +160,7 @@ def judge_second_network(folder: Path, backend: str) -> list[Bar]:
     scratch = folder / "second"
     scratch.mkdir()
     with EmulatedNetwork(profile, 2, backend=backend, congestion_control=CONGESTION_CONTROL, second_network=True) as network:
-        options = ("--clock-interface", QUIET_INTERFACE, "--clock-server", f"{network.quiet_server}:{SERVER_PORT}")
+        options = ("--clock-interface", QUIET_INTERFACE, "--clock-server", f"{network.quiet_server}:{PORT}")
         oddities = {host.name: Oddity(options=options) for host in network.clients}
         witnessed = run(network, SIZES["mini"], ROUNDS, scratch, pause_s=PAUSE_S, oddities=oddities)
     recorded = derive(load_run(witnessed.folder))

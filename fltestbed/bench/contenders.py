@@ -23,11 +23,10 @@ from fltestbed.bench import raw
 from fltestbed.bench.models import Size
 from fltestbed.bench.noise import write_app
 from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes
+from fltestbed.bench.toolkit import PORT, RUN, START_ALLOWANCE_S, client_command, start_server
 from fltestbed.flower.supernode import supernode_command, supernode_environment
 
-PORT = 9092
 UNCOUNTED_ROUNDS = 2
-START_ALLOWANCE_S = 120.0
 ROUND_ALLOWANCE_S = 30.0
 SLOWEST_BYTES_PER_S = 200_000.0
 """A contender that is slower than this, after the allowances, is given up."""
@@ -129,25 +128,18 @@ def periods_s(starts_ns: list[int]) -> list[float]:
 def run_toolkit(transport: str, task: Task) -> Sample:
     """The toolkit itself, with one of its transports: `fltestbed server` and `fltestbed client`."""
     place, processes = task.place, task.processes()
-    config = task.folder / "bench.toml"
-    config.write_text(
-        f'name = "bench"\nclients = {len(place.clients)}\ntransport = "{transport}"\n'
-        f'congestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {task.timeout_s}\n"
-    )
-    toolkit = [sys.executable, "-m", "fltestbed"]
-    runs = ["--name", "run", "--runs", str(task.folder)]
-    processes.start(place.server, "server", [*toolkit, "server", str(config), *runs, "--app", str(task.app())])
+    settings = {
+        "clients": len(place.clients), "transport": transport, "server": {"round-deadline-s": task.timeout_s},
+    }  # fmt: skip
+    start_server(processes, place.server, task.folder, settings, ["--app", str(task.app())])
     for number, host in enumerate(place.clients):
-        processes.start(host, host.name, [
-            *toolkit, "client", "--server", task.address, "--interface", host.interface, "--link", place.link,
-            "--partition", str(number), "--name", host.name, "--state", str(task.folder / host.name), "--trust-apps",
-        ])  # fmt: skip
+        command = client_command(host, place.server, place.link, number, task.folder)
+        processes.start(host, host.name, [*command, "--trust-apps"])
     place.start_trace()
     processes.wait(["server", *(host.name for host in place.clients)], task.timeout_s)
     from fltestbed.bench.timeline import read_run  # noqa: PLC0415  # pandas, where there is something to read
 
-    return replace(read_run(task.folder / "run", task.all_rounds), round_s=task.periods_s())
+    return replace(read_run(task.folder / RUN, task.all_rounds), round_s=task.periods_s())
 
 
 def run_grpc(task: Task) -> Sample:

@@ -21,7 +21,6 @@ import json
 import logging
 import math
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -40,13 +39,13 @@ from fltestbed.bench.models import Size
 from fltestbed.bench.noise import CLIENTS, write_app
 from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar, Report, show
+from fltestbed.bench.toolkit import client_command, start_server
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.links import load_link
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.tcp import tcp_snapshot
 
-PORT = 9092
 PAIRS_OF_A_RUN = 10
 MOST_PAIRS = 60
 RESOLVED = 0.005
@@ -306,25 +305,16 @@ def _run(here: Place, size: Size, block: int, pairs: int, folder: Path) -> list[
     """One run of so many pairs; returns the starts of its rounds and of one more, raw ns."""
     rounds, stamps = 2 * pairs * (block + 1) + 1, folder / "stamps.json"
     app = write_app(folder / "app", size=size.name, rounds=rounds, stamps=stamps)
-    config = folder / "bench.toml"
     timeout_s = RUN_ALLOWANCE_S + rounds * ROUND_ALLOWANCE_S
-    config.write_text(
-        f'name = "bench"\nrounds = {rounds}\nclients = {len(here.clients)}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n"
-        f"[instrumentation]\nalternate-rounds = {block + 1}\n"
-    )
+    settings = {
+        "rounds": rounds, "clients": len(here.clients), "server": {"round-deadline-s": timeout_s},
+        "instrumentation": {"alternate-rounds": block + 1},
+    }  # fmt: skip
     (folder / "logs").mkdir()
     processes = Processes(folder / "logs")
-    toolkit = [sys.executable, "-m", "fltestbed"]
-    serving = [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
-    processes.start(here.server, "server", serving)
+    start_server(processes, here.server, folder, settings, ["--app", str(app)])
     for number, host in enumerate(here.clients):
-        argv = [
-            *toolkit, "client", "--server", f"{here.server.address}:{PORT}", "--interface", host.interface,
-            "--link", here.link, "--partition", str(number), "--name", host.name, "--state", str(folder / host.name),
-            "--trust-apps",
-        ]  # fmt: skip
-        processes.start(host, host.name, argv)
+        processes.start(host, host.name, [*client_command(host, here.server, here.link, number, folder), "--trust-apps"])
     here.start_trace()
     processes.wait(["server", *(host.name for host in here.clients)], timeout_s)
     starts_ns: list[int] = json.loads(stamps.read_text())

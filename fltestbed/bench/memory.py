@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fltestbed.bench import bare
-from fltestbed.bench.contenders import PORT
 from fltestbed.bench.footprint import Footprint, Watch, watching
 from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar, Report, show
+from fltestbed.bench.toolkit import client_command, start_server
 from fltestbed.clock import SYSTEM_CLOCK
 
 MEGABYTE = 1e6
@@ -93,20 +93,14 @@ def _run_bare(here: Place, folder: Path, watch: Watch) -> None:
 
 def _run_client(here: Place, folder: Path, watch: Watch) -> None:
     processes = _processes(folder / "logs")
-    config = folder / "bench.toml"
-    config.write_text(
-        f'name = "bench"\nclients = 1\nrounds = {ROUNDS}\n[data]\nsamples = {SAMPLES}\nserver-fraction = 0.001\n'
-        f"validation-fraction = 0.01\ntest-fraction = 0.01\n"
-        f"[training]\nlocal-epochs = {EPOCHS}\nbatch-size = {BATCH_SIZE}\nthreads = {THREADS}\n"
-        f"[evaluation]\nserver = false\n[server]\nport = {PORT}\ntls = false\n"
-    )
-    toolkit = [sys.executable, "-m", "fltestbed"]
-    processes.start(here.server, "server", [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder)])
+    settings = {
+        "clients": 1, "rounds": ROUNDS,
+        "data": {"samples": SAMPLES, "server-fraction": 0.001, "validation-fraction": 0.01, "test-fraction": 0.01},
+        "training": {"local-epochs": EPOCHS, "batch-size": BATCH_SIZE, "threads": THREADS}, "evaluation": {"server": False},
+    }  # fmt: skip
+    start_server(processes, here.server, folder, settings)
     host = here.clients[0]
-    processes.start(host, NETWORK, [
-        *toolkit, "client", "--server", f"{here.server.address}:{PORT}", "--interface", host.interface, "--link", LOOPBACK,
-        "--partition", "0", "--name", "client-0", "--state", str(folder / "state"),
-    ])  # fmt: skip
+    processes.start(host, NETWORK, client_command(host, here.server, LOOPBACK, 0, folder))
     watch.add(NETWORK, processes.pid(NETWORK))
     processes.wait_until(lambda: watch.add_child(TRAINER, processes.pid(NETWORK), "fltestbed.client.trainer"), TIMEOUT_S)
     with watching(watch):

@@ -15,15 +15,16 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from fltestbed.bench.contenders import PORT, START_ALLOWANCE_S, UNCOUNTED_ROUNDS, periods_s
+from fltestbed.bench.contenders import UNCOUNTED_ROUNDS, periods_s
 from fltestbed.bench.footprint import Watch, watching
 from fltestbed.bench.light import CLIENT_APP, Order
 from fltestbed.bench.models import SIZES, Size
 from fltestbed.bench.noise import write_app
-from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
+from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar
 from fltestbed.bench.results import Spread
 from fltestbed.bench.scale_report import Costs, Load, ScaleReport
+from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, start_server
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
@@ -45,9 +46,6 @@ ABOUT = (
     "round: from the start of configuring it to that of the next; the first and the last are not counted",
     "peak memory: VmHWM; idle: resident as the first round begins; waiting: most bytes of messages at once in the SuperLink",
 )
-
-PROBES = ("system", "throttling", "time-sync", "wifi", "modem")
-"""Off, or each client would start a process that reads this one host."""
 
 log = logging.getLogger("fltestbed")
 
@@ -120,18 +118,13 @@ def _measure_load(size: Size, clients: int, rounds: int) -> Load:
 
 
 def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Load:
-    all_rounds, stamps, config = rounds + UNCOUNTED_ROUNDS, folder / "stamps.json", folder / "bench.toml"
+    all_rounds, stamps = rounds + UNCOUNTED_ROUNDS, folder / "stamps.json"
     timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
-    config.write_text(
-        f'name = "bench"\nclients = {clients}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {timeout_s}\n"
-        "[probes]\n" + "".join(f"{probe} = false\n" for probe in PROBES)
-    )
+    settings = {"clients": clients, "server": {"round-deadline-s": timeout_s}, "probes": NO_PROBES}
     app = write_app(folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, client_app=CLIENT_APP)
     (folder / "logs").mkdir()
     processes = Processes(folder / "logs")
-    command = ["server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
-    processes.start(here.server, "server", [sys.executable, "-m", "fltestbed", *command])
+    start_server(processes, here.server, folder, settings, ["--app", str(app)])
     names = ["server"]
     for first in range(0, clients, CLIENTS_OF_A_PROCESS):
         order = Order(
@@ -152,7 +145,7 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
     from fltestbed.bench.waiting import read_waiting  # noqa: PLC0415  # pandas, where there is something to read
 
     starts_ns = read_json(stamps)
-    waiting = read_waiting(folder / "run", all_rounds)
+    waiting = read_waiting(folder / RUN, all_rounds)
     seconds = Spread.of([periods_s(starts_ns)])
     if seconds is None:
         raise TestbedError(f"{clients} clients, {size.name} model: the run ended without a counted round")

@@ -13,19 +13,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from fltestbed.bench.contenders import PORT, START_ALLOWANCE_S
 from fltestbed.bench.light import CLIENT_APP, Order
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.noise import write_app
-from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, Place, Processes, place
+from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar, Report
-from fltestbed.bench.scale import PROBES
+from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, start_server
 from fltestbed.errors import TestbedError
 
 FIRST_LOOK = 100
@@ -114,36 +114,30 @@ def judge(looks: dict[int, dict[str, Look]]) -> list[Bar]:
 
 
 def _run(here: Place, folder: Path, rounds: int, clients: int) -> dict[int, dict[str, Look]]:
-    config = folder / "bench.toml"
-    config.write_text(
-        f'name = "bench"\nclients = {clients}\ncongestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = false\nround-deadline-s = {ROUND_TIMEOUT_S}\n"
-        "[probes]\n" + "".join(f"{probe} = false\n" for probe in PROBES)
-    )
+    settings = {"clients": clients, "server": {"round-deadline-s": ROUND_TIMEOUT_S}, "probes": NO_PROBES}
     app = write_app(
         folder / "app", size=SIZES["tiny"].name, rounds=rounds + TRAILING_ROUNDS, stamps=folder / "stamps.json",
         clients=clients, client_app=CLIENT_APP,
     )  # fmt: skip
     (folder / "logs").mkdir()
     processes = Processes(folder / "logs")
-    command = ["server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
-    processes.start(here.server, "server", [sys.executable, "-m", "fltestbed", *command])
+    start_server(processes, here.server, folder, settings, ["--app", str(app)])
     order = Order(f"{here.server.address}:{PORT}", here.server.interface, LOOPBACK, 0, clients, str(folder / "state"))
     processes.start(here.clients[0], CLIENTS, [sys.executable, "-m", "fltestbed.bench.light", order.to_json()])
     app_pids: list[int] = []
     processes.wait_until(lambda: bool(app_pids or _find_app(processes.pid("server"), app_pids)), START_ALLOWANCE_S)
     pids = {SUPERLINK: processes.pid("server"), SERVER_APP: app_pids[0], CLIENTS: processes.pid(CLIENTS)}
-    rows = _Rounds(folder / "run" / "phases.csv")
+    rows = _Rounds(folder / RUN / "phases.csv")
     looks = {}
     reached = 0
     for round_ in _looked_at(rounds):
-        processes.wait_until(lambda: rows.latest() > round_, START_ALLOWANCE_S + (round_ - reached) * ROUND_TIMEOUT_S)  # noqa: B023
+        processes.wait_until(partial(rows.has_passed, round_), START_ALLOWANCE_S + (round_ - reached) * ROUND_TIMEOUT_S)
         looks[round_] = {name: Look.at(pid) for name, pid in pids.items()}
         reached = round_
         log.info("round %s: %s", round_, looks[round_])
     processes.wait(["server", CLIENTS], START_ALLOWANCE_S)
     if rows.latest() != rounds + TRAILING_ROUNDS:
-        raise TestbedError(f"{folder / 'run'}: the run ended after round {rows.latest()} of {rounds + TRAILING_ROUNDS}")
+        raise TestbedError(f"{folder / RUN}: the run ended after round {rows.latest()} of {rounds + TRAILING_ROUNDS}")
     return looks
 
 
@@ -166,6 +160,10 @@ class _Rounds:
         self._path = path
         self._at = 0
         self._latest = 0
+
+    def has_passed(self, round_: int) -> bool:
+        """Whether a row of a later round was written."""
+        return self.latest() > round_
 
     def latest(self) -> int:
         """Number of the latest round of which a row was written; 0 before the first."""

@@ -4,22 +4,20 @@ Real commands, real trainers, no training: the app of `fltestbed.bench.noise`, w
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fltestbed.bench.capture import HttpMessage, WallClock, capturing, read_messages
 from fltestbed.bench.models import Size
 from fltestbed.bench.noise import write_app
-from fltestbed.bench.place import CONGESTION_CONTROL, Processes
+from fltestbed.bench.place import Processes
+from fltestbed.bench.toolkit import PORT, RUN, START_ALLOWANCE_S, client_command, start_server
 from fltestbed.clock import SYSTEM_CLOCK
-from fltestbed.links import EmulatedNetwork, Host
+from fltestbed.links import EmulatedNetwork
 from fltestbed.security.folder import CertificateFolder
 
-PORT = 9092
-START_ALLOWANCE_S = 120.0
 ROUND_ALLOWANCE_S = 20.0
 SLOWEST_BYTES_PER_S = 300_000.0
 
@@ -114,16 +112,14 @@ def run(
     timeout_s = START_ALLOWANCE_S + rounds * (
         ROUND_ALLOWANCE_S + pause_s + 2 * size.model_bytes * len(network.clients) / SLOWEST_BYTES_PER_S
     )
-    config = folder / "bench.toml"
-    config.write_text(
-        f'name = "accuracy"\nrounds = {rounds}\nclients = {len(network.clients)}\n'
-        f'congestion-control = "{CONGESTION_CONTROL}"\n'
-        f"[server]\nport = {PORT}\ntls = {str(tls).lower()}\nround-deadline-s = {timeout_s}\n"
-    )
+    settings = {
+        "rounds": rounds, "clients": len(network.clients), "server": {"tls": tls, "round-deadline-s": timeout_s},
+    }  # fmt: skip
     certificates = CertificateFolder(folder / "certs", SYSTEM_CLOCK)
     if tls:
         certificates.make((network.server.address,), found=())
     ca = ("--ca", str(certificates.ca_certificate)) if tls else ()
+    options = ["--app", str(app), *(("--certificates", str(certificates.path)) if tls else ())]
     logs = folder / "logs"
     logs.mkdir()
     processes = Processes(logs)
@@ -133,12 +129,12 @@ def run(
         if captured:
             for host in (network.server, *network.clients):
                 stack.enter_context(capturing(host, host.interface, PORT, files[host.name]))
-        toolkit = [sys.executable, "-m", "fltestbed"]
-        server = [*toolkit, "server", str(config), "--name", "run", "--runs", str(folder), "--app", str(app)]
-        processes.start(network.server, "server", [*server, *(("--certificates", str(certificates.path)) if tls else ())])
+        start_server(processes, network.server, folder, settings, options)
         for number, host in enumerate(network.clients):
             oddity = oddities.get(host.name, Oddity())
-            _start_client(processes, network, host, number, folder, replace(oddity, options=(*oddity.options, *ca)))
+            command = client_command(host, network.server, network.profile.name, number, folder)
+            argv = [*oddity.prefix, *command, "--trust-apps", *oddity.options, *ca]
+            processes.start(host, host.name, argv, {**os.environ, **oddity.environment} if oddity.environment else None)
         network.start_trace()
         if midway is not None:
             half_over = f"round {rounds // 2}/{rounds},"
@@ -151,20 +147,9 @@ def run(
     for file in files.values():
         file.unlink(missing_ok=True)  # hundreds of megabytes
     return Witnessed(
-        folder / "run",
+        folder / RUN,
         seen.pop(network.server.name, []),
         seen,
         {host.name: host.address for host in network.clients},
         wall.bound_ns,
     )
-
-
-def _start_client(
-    processes: Processes, network: EmulatedNetwork, host: Host, number: int, folder: Path, oddity: Oddity
-) -> None:
-    argv = [
-        *oddity.prefix, sys.executable, "-m", "fltestbed", "client", "--server", f"{network.server.address}:{PORT}",
-        "--interface", host.interface, "--link", network.profile.name, "--partition", str(number), "--name", host.name,
-        "--state", str(folder / host.name), "--trust-apps", *oddity.options,
-    ]  # fmt: skip
-    processes.start(host, host.name, argv, {**os.environ, **oddity.environment} if oddity.environment else None)
