@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,7 +67,7 @@ class Journal:
                 if file.tell():
                     file.write(b"\n")  # a client that comes back: its last line may be torn
                 while self._append(file):
-                    threading.Event().wait(FLUSH_INTERVAL_S)
+                    time.sleep(FLUSH_INTERVAL_S)
         except OSError as error:
             log.warning("%s: the client's own copy cannot be written: %s", self.path, error.strerror)
 

@@ -37,17 +37,17 @@ def main(preload: str | None) -> int:
     go = json.loads(sys.stdin.readline() or "null")
     if go is None:
         return 0  # the server went away before the run began
-    clock = shifted(SYSTEM_CLOCK, go.get("clock_shift_ns", 0))
+    clock = shifted(SYSTEM_CLOCK, go["clock_shift_ns"])
     task = ServerAppTask(go["address"], go["token"])
     run, app, context = task.start()
-    instrumentation = Instrumentation.model_validate(go.get("instrumentation", {}))
+    instrumentation = Instrumentation.model_validate(go["instrumentation"])
     *buffers, channel = go["inherited"]
     grid = BundleGrid(
         Connection(channel), task, run, BufferPair.inherit(buffers), clock,
         Compression.of(**go["compression"]), go["minimum_replies"], instrumentation.is_measured,
     )  # fmt: skip
 
-    kept = go.get("checkpoints")
+    kept = go["checkpoints"]
     source = Path(kept["source"]) if kept and kept["source"] else None
     keeper = Keeper(Path(kept["folder"]), source, grid, clock) if kept else None
 
@@ -74,7 +74,7 @@ def main(preload: str | None) -> int:
     error: str | None = None
     keep_what_is_there()
     try:
-        with observed_strategies(listen, clock.raw_ns, grid if go.get("streaming", True) else None, keeper):
+        with observed_strategies(listen, clock.raw_ns, grid if go["streaming"] else None, keeper):
             run_app(run, app, context, grid)
         grid.mark("end", raw_ns=clock.raw_ns())
         if keeper is not None:
