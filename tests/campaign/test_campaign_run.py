@@ -4,8 +4,6 @@ import io
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from fltestbed.errors import RunFolderError
 from fltestbed.links.privilege import may_make_namespaces
 from tests.campaign.campaign_files import write_campaign, write_link
 from tests.e2e.conftest import Outcome, left_over, marked, numpy_app
+from tests.waiting import wait_until
 
 PATIENCE_S = 120.0
 
@@ -46,13 +45,6 @@ def main(grid, context):
 """Does what the next word of a file says; a run finds the file through the environment."""
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="this user may not make network namespaces")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def test_a_campaign_survives_its_death_and_a_failing_run(lab: Lab) -> None:
     with subprocess.Popen(
         lab.command(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        wait_until(lambda: process.poll() is not None or (lab.folder / "hanging").exists())
+        wait_until(lambda: process.poll() is not None or (lab.folder / "hanging").exists(), timeout_s=PATIENCE_S)
         assert process.poll() is None
         with pytest.raises(RunFolderError, match="another campaign is at work there"):
             run_campaign(load_plan(lab.config), lab.runs, Console(file=io.StringIO()))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from fltestbed.flower.apps import App, pack_app
 from fltestbed.flower.bundle import decode, encode_head
 from tests.flower.flower_messages import instruction, raw, tensors
 from tests.flower.tiny_app import write_app
+from tests.waiting import wait_until
 
 TIMEOUT_S = 20.0
 BEHAVIOUR = """\
@@ -75,13 +76,6 @@ def metrics_of(reply: Message) -> MetricRecord:
     record = reply.content["metrics"]
     assert isinstance(record, MetricRecord)
     return record
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_a_trainer_answers_and_stays(trainer: Trainer) -> None:

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +11,7 @@ import psutil
 from analysis.derive import derive
 from analysis.load import load_run
 from tests.e2e.conftest import left_over, marked, numpy_app, write_experiment
+from tests.waiting import wait_until
 
 PATIENCE_S = 60.0
 LINK = """\
@@ -27,13 +26,6 @@ queue-kb = 500
 """
 PARAMETERS = 100_000
 """0.4 MB, so 1.7 s of uplink."""
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long: {what}"
-        time.sleep(0.02)
 
 
 def find_client(parent: int, name: str) -> list[int]:

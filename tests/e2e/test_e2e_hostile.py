@@ -15,8 +15,8 @@ from fltestbed.config_file import NAME_PATTERN
 from fltestbed.links import EmulatedNetwork, load_link
 from fltestbed.links.privilege import may_make_namespaces
 from tests.e2e.conftest import left_over, marked, numpy_app, write_experiment
-from tests.e2e.test_e2e_ends import wait_until
 from tests.e2e.test_e2e_security import PORT, Started
+from tests.waiting import wait_until
 
 PEER = Path(__file__).with_name("hostile_peer.py")
 FLTESTBED = [sys.executable, "-m", "fltestbed"]

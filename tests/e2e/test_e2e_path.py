@@ -23,7 +23,7 @@ from fltestbed.check.baseline import Baseline, Rate, RoundTrips, _boot_id
 from fltestbed.links.privilege import may_make_namespaces
 from tests.client.three_networks import ThreeNetworks, three_networks
 from tests.e2e.conftest import left_over, marked, numpy_app, write_experiment
-from tests.e2e.test_e2e_ends import wait_until
+from tests.waiting import wait_until
 
 COMPILER = shutil.which("cc")
 SHIM = Path(__file__).with_name("wrong_clock.c")

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,16 +13,9 @@ from typing import Any
 import psutil
 
 from tests.e2e.conftest import free_port, left_over, marked, numpy_app, write_experiment
+from tests.waiting import wait_until
 
 PATIENCE_S = 60.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Look again and again, and fail after a minute."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited too long: {what}"
-        time.sleep(0.02)
 
 
 @dataclass

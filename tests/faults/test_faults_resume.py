@@ -14,7 +14,8 @@ import pytest
 from analysis.derive import derive
 from analysis.load import load_run
 from fltestbed.server.checkpoint import load
-from tests.faults.resumed_runs import Lab, ended, lab, wait_until
+from tests.faults.resumed_runs import Lab, ended, lab
+from tests.waiting import wait_until
 
 ROUNDS = 3
 

@@ -7,7 +7,6 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.measure.manifest import Manifest
 from fltestbed.measure.recorder import Recorder, Value, _write_lines
 from fltestbed.measure.schema import METRICS_TABLE, RECORDED, TABLES
+from tests.waiting import wait_until
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -27,13 +27,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def metric(name: str, value: float = 1.0) -> dict[str, Value]:
     return {"round": 1, "metric": name, "value": value}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 class FullDisk(io.RawIOBase):
@@ -183,7 +176,7 @@ def test_a_disk_that_takes_half_a_row_is_full(tmp_path: Path) -> None:
     recorder._files["metrics.csv"] = FullDisk(10)  # type: ignore[assignment]
     recorder.write("metrics.csv", metric("torn"))
     try:
-        wait_until(lambda: recorder._failure is not None, 1.0)
+        wait_until(lambda: recorder._failure is not None, timeout_s=1.0)
     finally:
         with pytest.raises(TestbedError, match="No space left on device"):
             recorder.close()
