@@ -168,7 +168,7 @@ class Laptop:
         certificates: CertificateFolder | None,
         log: IO[bytes],
     ) -> Process:
-        from fltestbed.flower.supernode import supernode_command, supernode_environment  # noqa: PLC0415
+        from fltestbed.flower.supernode import supernode_command, supernode_environment  # noqa: PLC0415  # Flower, for SuperNodes
 
         address = f"{network.server.address}:{self.experiment.server.port}"
         ca = certificates.ca_certificate if certificates is not None and self.experiment.server.tls else None

@@ -21,9 +21,9 @@ def main(samples: int, batch_size: int, epochs: int, threads: int) -> None:
     images, labels = torch.rand(samples, 3, 32, 32), torch.randint(10, (samples,))
     model.train()
     for _ in range(epochs):
-        for index in torch.randperm(samples).split(batch_size):  # type: ignore[no-untyped-call]
+        for index in torch.randperm(samples).split(batch_size):  # type: ignore[no-untyped-call]  # PyTorch
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images[index]), labels[index]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(model(images[index]), labels[index]).backward()  # type: ignore[no-untyped-call]  # PyTorch
             optimizer.step()
 
 

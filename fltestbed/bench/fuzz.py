@@ -99,7 +99,7 @@ def main(name: str, seconds: str, folder: str, findings: str) -> None:
     import fltestbed.flower  # noqa: F401, PLC0415  # before flwr: it switches telemetry off
 
     with atheris.instrument_imports(include=["fltestbed", "flwr.app", "flwr.supercore.inflatable", "uvicorn.protocols"]):
-        from fltestbed.bench.fuzz_targets import MOST_S, TARGETS  # noqa: PLC0415
+        from fltestbed.bench.fuzz_targets import MOST_S, TARGETS  # noqa: PLC0415  # what it imports is instrumented
 
     target = TARGETS[name]
     corpus = Path(folder) / "corpus"

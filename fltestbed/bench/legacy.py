@@ -35,7 +35,7 @@ class _StampedFedAvg(FedAvg):
 class _Noise(NumPyClient):
     """Answers with fresh random weights."""
 
-    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:  # noqa: ARG002
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:  # noqa: ARG002  # Flower's
         """See Flower."""
         weights: NDArrays = list(fresh_weights(tuple(array.shape for array in parameters)))
         return weights, 1, {}

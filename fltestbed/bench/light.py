@@ -68,9 +68,9 @@ class LightTrainer(trainer.Trainer):
         self,
         bundle: bytes | bytearray,
         wall_offset_s: float,
-        timeout_s: float,  # noqa: ARG002
-        meanwhile: Callable[[], None] | None = None,  # noqa: ARG002
-        every_s: float = math.inf,  # noqa: ARG002
+        timeout_s: float,  # noqa: ARG002  # Trainer's signature
+        meanwhile: Callable[[], None] | None = None,  # noqa: ARG002  # Trainer's signature
+        every_s: float = math.inf,  # noqa: ARG002  # Trainer's signature
         is_measured: bool = True,
     ) -> trainer.Result:
         """Let the app answer one message; nothing is done meanwhile."""

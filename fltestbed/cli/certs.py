@@ -30,8 +30,8 @@ def certs(
 
     Example: fltestbed certs --address radio-host --address 10.0.0.1 --node pi-0 --node pi-1
     """
-    from fltestbed.security.addresses import check_address  # noqa: PLC0415  # cryptography takes a moment to import
-    from fltestbed.security.folder import CertificateFolder  # noqa: PLC0415
+    from fltestbed.security.addresses import check_address  # cryptography takes a moment to import
+    from fltestbed.security.folder import CertificateFolder
 
     addresses = tuple(check_address("--address", given) for given in address or ())
     nodes = tuple(check_name("--node", name) for name in node or ())

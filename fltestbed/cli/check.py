@@ -81,7 +81,7 @@ def _of_client(
     pin_route: bool,
     baseline: bool,
 ) -> "Report":
-    from fltestbed.check.hosts import ClientCheck  # noqa: PLC0415  # Flower's client takes a moment to import
+    from fltestbed.check.hosts import ClientCheck  # Flower's client takes a moment to import
 
     check_address("--server", server)
     if not interfaces:
@@ -91,7 +91,7 @@ def _of_client(
 
 
 def _of_server(config: Path, name: str | None, runs: Path) -> "Report":
-    from fltestbed.check.hosts import check_server  # noqa: PLC0415  # Flower's server takes a second to import
+    from fltestbed.check.hosts import check_server  # Flower's server takes a second to import
 
     experiment = load_experiment(config)
     return check_server(experiment, check_name("--name", name or experiment.name), runs)

@@ -48,7 +48,7 @@ def client(
 
     Example: fltestbed client --server 10.0.0.1:9092 --interface wwan0 --link 5g --partition 0 --ca ca.crt
     """
-    from fltestbed.client.session import Session  # noqa: PLC0415  # Flower's client takes a moment to import
+    from fltestbed.client.session import Session  # Flower's client takes a moment to import
 
     check_address("--server", server)
     if clock_server is not None:

@@ -31,8 +31,8 @@ def collect(
 
     Example: fltestbed collect runs/paper-5g --from pi@10.0.0.21:.local/state/fltestbed
     """
-    from analysis.derive import derive_folders  # noqa: PLC0415
-    from fltestbed.server.collection import collect as collect_rows  # noqa: PLC0415  # Flower takes a second to import
+    from analysis.derive import derive_folders
+    from fltestbed.server.collection import collect as collect_rows  # Flower takes a second to import
 
     with scratch_folder("collect") as scratch:
         fetched = [_fetch(place, scratch / str(number)) for number, place in enumerate(from_ or [])]

@@ -26,7 +26,7 @@ def demo(
 
     Example: fltestbed demo --runs /data/runs
     """
-    from fltestbed.laptop import Laptop  # noqa: PLC0415  # only now is it known that this process may make namespaces
+    from fltestbed.laptop import Laptop  # only now is it known that this process may make namespaces
 
     ensure_privilege()
     start = time.monotonic()
@@ -50,10 +50,10 @@ def demo(
 
 def compare(folders: list[Path], out: Path, console: Console) -> None:
     """Print the table of the runs and draw their figures."""
-    from analysis.derive import derive_folders  # noqa: PLC0415  # pandas and matplotlib, after the runs
-    from analysis.plots import plot_all  # noqa: PLC0415
-    from analysis.tables import summarise  # noqa: PLC0415
-    from analysis.terminal import render  # noqa: PLC0415
+    from analysis.derive import derive_folders  # pandas and matplotlib, after the runs
+    from analysis.plots import plot_all
+    from analysis.tables import summarise
+    from analysis.terminal import render
 
     runs = derive_folders(folders)
     render(summarise(runs), console)

@@ -22,7 +22,7 @@ class LazyGroup(TyperGroup):
         """Names of the commands."""
         return list(self.listed)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         """Import the command's module."""
         if cmd_name not in self.listed:
             return None
@@ -32,7 +32,7 @@ class LazyGroup(TyperGroup):
         info = CommandInfo(name=cmd_name, callback=found, short_help=self.listed[cmd_name])
         return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode="markdown")
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.listed.items()))

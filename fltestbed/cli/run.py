@@ -39,7 +39,7 @@ def run(
         print(f"run folder: {_on_real_hosts(config, link, name, runs, app, inventory, campaign)}")
         return
 
-    from fltestbed.laptop import Laptop  # noqa: PLC0415  # only now is it known that this process may make namespaces
+    from fltestbed.laptop import Laptop  # only now is it known that this process may make namespaces
 
     ensure_privilege()
     experiment = load_experiment(config)
@@ -66,9 +66,9 @@ def run(
 def _on_real_hosts(
     config: Path, link: str | None, name: str | None, runs: Path, app: Path | None, inventory: Path, campaign: Path | None
 ) -> Path:
-    from fltestbed.lab.inventory import load_inventory  # noqa: PLC0415  # for real hosts alone
-    from fltestbed.lab.remote import Remote  # noqa: PLC0415
-    from fltestbed.lab.run import LabRun  # noqa: PLC0415
+    from fltestbed.lab.inventory import load_inventory  # for real hosts alone
+    from fltestbed.lab.remote import Remote
+    from fltestbed.lab.run import LabRun
 
     experiment = load_experiment(config)
     link = link or experiment.link

@@ -47,7 +47,7 @@ def server(
     part_of = read_json(campaign) if campaign is not None else None
     given = find_config(config, ".").read_text()
 
-    from fltestbed.server.session import Session  # noqa: PLC0415  # Flower's server takes a second to import
+    from fltestbed.server.session import Session  # Flower's server takes a second to import
 
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
     try:

@@ -35,7 +35,7 @@ class BoundBackend(httpcore.SyncBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,  # noqa: ARG002  # httpcore's signature
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002  # httpcore's signature
     ) -> httpcore.NetworkStream:
         """Connect to the first address of the host that answers."""
         problem: OSError = OSError(f"{host} has no address")

@@ -226,7 +226,7 @@ def _zstd_compress(payload: bytes, level: int) -> bytes:
 
 def _zstd_decompress(payload: bytes, expected: int) -> bytes:
     """Inflate exactly one frame that says itself how long it is: neither more nor less than `expected`."""
-    import zstandard  # noqa: PLC0415
+    import zstandard  # noqa: PLC0415  # as above
 
     try:
         announced = zstandard.frame_content_size(payload)

@@ -165,4 +165,4 @@ def observed_strategies(
         with folded_averages():
             yield
     finally:
-        Strategy.start = original  # type: ignore[method-assign]
+        Strategy.start = original  # type: ignore[method-assign]  # as it was

@@ -82,7 +82,7 @@ def restore(strategy: Strategy, tree: Mapping[str, Any], blobs: Mapping[str, NDA
     reader = _Reader(blobs)
     reader.attributes(strategy, tree["attributes"])
     random.setstate(reader.value(tree["random"]))
-    np.random.set_state(reader.value(tree["numpy.random"]))  # noqa: NPY002
+    np.random.set_state(reader.value(tree["numpy.random"]))  # noqa: NPY002  # what strategies draw from
 
 
 def _is_walked(value: Any) -> bool:

@@ -93,7 +93,7 @@ class Watch:
             self._aggregated.update(metrics or {})
             return metrics
 
-        strategy.aggregate_train, strategy.aggregate_evaluate = train, evaluate  # type: ignore[method-assign]
+        strategy.aggregate_train, strategy.aggregate_evaluate = train, evaluate  # type: ignore[method-assign]  # of this object alone
         vars(strategy)["early_stopping"] = self.patience  # an attribute of the strategy is in its checkpoints
 
     def check(self, server_round: int, metrics: MetricRecord | None) -> None:

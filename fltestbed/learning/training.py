@@ -114,7 +114,7 @@ def train(
                                 loss
                                 + proximal_mu / 2 * torch.stack([(new - old).square().sum() for new, old in pairs]).sum()
                             )
-                        loss.backward()  # type: ignore[no-untyped-call]
+                        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch
                         optimizer.step()
     return total / len(samples)
 

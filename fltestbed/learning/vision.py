@@ -25,16 +25,16 @@ def _operators_load() -> bool:
         return True  # the import below says what is wrong
     try:
         for library in sorted(Path(spec.origin).parent.glob("_C*.so")):
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # PyTorch
     except OSError:
         return False
     return True
 
 
 def _declare_schemas() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # PyTorch
     for name, schema in _SCHEMAS.items():
-        library.define(name + schema)  # type: ignore[no-untyped-call]
+        library.define(name + schema)  # type: ignore[no-untyped-call]  # PyTorch
     _declared.append(library)
 
 

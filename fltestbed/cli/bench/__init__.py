@@ -77,7 +77,7 @@ def choose_links(links: str, *others: str) -> list[str]:
     ConfigError
         A profile is missing or unusable, or there is none.
     """
-    from fltestbed.links import load_link  # noqa: PLC0415
+    from fltestbed.links import load_link
 
     names = [link for link in links.split(",") if link]
     for name in names:

@@ -29,10 +29,10 @@ def accuracy(
     Example: fltestbed bench accuracy --links 5g --sizes mini,small --transfers 10 --json accuracy.json
     """
     try:
-        from fltestbed.bench.accuracy import PARTS, Plan, measure  # noqa: PLC0415
+        from fltestbed.bench.accuracy import PARTS, Plan, measure
     except ModuleNotFoundError as error:
         raise ConfigError(f"bench accuracy needs {error.name}: pip install 'fltestbed[dev]'") from error
-    from fltestbed.bench.models import SIZES  # noqa: PLC0415
+    from fltestbed.bench.models import SIZES
 
     chosen_parts = choose("--parts", parts, PARTS)
     chosen_sizes = [SIZES[size] for size in choose("--sizes", sizes, SIZES)]

@@ -8,6 +8,6 @@ def analysis(json: JsonFile = None) -> None:
 
     Example: fltestbed bench analysis --json analysis.json
     """
-    from fltestbed.bench.analysis import measure  # noqa: PLC0415  # pandas takes half a second to import
+    from fltestbed.bench.analysis import measure  # pandas takes half a second to import
 
     finish(measure(), json)

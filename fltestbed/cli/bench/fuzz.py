@@ -18,7 +18,7 @@ def fuzz(
 
     Example: fltestbed bench fuzz --targets bundle,facts --seconds 60 --findings findings
     """
-    from fltestbed.bench.fuzz import measure  # noqa: PLC0415
-    from fltestbed.bench.fuzz_targets import TARGETS  # noqa: PLC0415
+    from fltestbed.bench.fuzz import measure
+    from fltestbed.bench.fuzz_targets import TARGETS
 
     finish(measure(choose("--targets", targets or ",".join(TARGETS), TARGETS), seconds, findings), json)

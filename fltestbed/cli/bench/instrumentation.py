@@ -22,9 +22,9 @@ def instrumentation(
 
     Example: fltestbed bench instrumentation --links ethernet --json instrumentation.json
     """
-    from fltestbed.bench.instrumentation import Plan, measure  # noqa: PLC0415  # Flower takes a second to import
-    from fltestbed.bench.models import SIZES  # noqa: PLC0415
-    from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
+    from fltestbed.bench.instrumentation import Plan, measure  # Flower takes a second to import
+    from fltestbed.bench.models import SIZES
+    from fltestbed.bench.place import LOOPBACK
 
     if size not in SIZES:
         raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")

@@ -9,7 +9,7 @@ def memory(json: JsonFile = None) -> None:
 
     Example: fltestbed bench memory --json memory.json
     """
-    from fltestbed.bench.memory import measure  # noqa: PLC0415
+    from fltestbed.bench.memory import measure
 
     ensure_privilege()
     finish(measure(), json)

@@ -27,10 +27,10 @@ def round(  # noqa: A001  # the command's name
 
     Example: fltestbed bench round --links loopback,5g --contenders bundle,grpc,raw --json round.json
     """
-    from fltestbed.bench.contenders import CONTENDERS  # noqa: PLC0415  # Flower takes a second to import
-    from fltestbed.bench.models import SIZES  # noqa: PLC0415
-    from fltestbed.bench.place import LOOPBACK  # noqa: PLC0415
-    from fltestbed.bench.round import Plan, measure  # noqa: PLC0415
+    from fltestbed.bench.contenders import CONTENDERS  # Flower takes a second to import
+    from fltestbed.bench.models import SIZES
+    from fltestbed.bench.place import LOOPBACK
+    from fltestbed.bench.round import Plan, measure
 
     chosen_sizes = ["small", "large"] if sizes == "all" else choose("--sizes", sizes, SIZES)
     chosen_contenders = {"bundle", *choose("--contenders", contenders, CONTENDERS)}

@@ -21,8 +21,8 @@ def scale(
 
     Example: fltestbed bench scale --clients 10,30,100 --json scale.json
     """
-    from fltestbed.bench.models import SIZES  # noqa: PLC0415
-    from fltestbed.bench.scale import Plan, measure  # noqa: PLC0415
+    from fltestbed.bench.models import SIZES
+    from fltestbed.bench.scale import Plan, measure
 
     numbers = [int(word) for word in clients.split(",") if word.isdecimal()]
     if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= MOST_CLIENTS:

@@ -17,7 +17,7 @@ def soak(
 
     Example: fltestbed bench soak --rounds 1000 --clients 10 --json soak.json
     """
-    from fltestbed.bench.soak import measure  # noqa: PLC0415
+    from fltestbed.bench.soak import measure
 
     ensure_privilege()
     finish(measure(rounds, clients), json)

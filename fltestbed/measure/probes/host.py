@@ -123,11 +123,11 @@ class HostProbes:
             process.kill()
             process.wait()
         self._thread.join()
-        process.stdout.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]  # a pipe
 
     def _listen(self) -> None:
         is_heard = True
-        for line in self._process.stdout:  # type: ignore[union-attr]
+        for line in self._process.stdout:  # type: ignore[union-attr]  # a pipe
             try:
                 if is_heard:
                     self._hear(json.loads(line))
@@ -151,5 +151,5 @@ class HostProbes:
 
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError, ValueError), self._telling:  # it has ended: `_listen` says so
-            self._process.stdin.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
-            self._process.stdin.flush()  # type: ignore[union-attr]
+            self._process.stdin.write(json.dumps(message) + "\n")  # type: ignore[union-attr]  # a pipe
+            self._process.stdin.flush()  # type: ignore[union-attr]  # a pipe
