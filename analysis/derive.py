@@ -26,41 +26,23 @@ from fltestbed.measure.derived import CLIENTS_TABLE, DERIVED, ROUNDS_TABLE, TIME
 from fltestbed.measure.schema import PHASES_TABLE, UPLINK_COMPRESSION_ERROR
 
 SUMMARISED = {
-    "phases.csv": Part(
-        (
-            *(
-                "run",
-                "round",
-                "client",
-                "link",
-                "message_type",
-                "phase",
-                "start_host",
-                "start_raw_ns",
-                "end_host",
-                "end_raw_ns",
-            ),
-            *("payload_bytes", "status"),
-        )
-    ),
-    "transfers.csv": Part(
-        (
-            *("round", "client", "direction", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns"),
-            *("rtt_s", "retransmissions", "status"),
-        )
-    ),
+    "phases.csv": Part((
+        "run", "round", "client", "link", "message_type", "phase", "start_host", "start_raw_ns", "end_host", "end_raw_ns",
+        "payload_bytes", "status",
+    )),
+    "transfers.csv": Part((
+        "round", "client", "direction", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns", "rtt_s",
+        "retransmissions", "status",
+    )),
     "events.csv": Part(("round", "client", "event", "phase", "symptom", "duration_s")),
-    "clock_samples.csv": Part(
-        (
-            *("client", "interface"),
-            *("client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns"),
-        )
-    ),
+    "clock_samples.csv": Part((
+        "client", "interface", "client_send_raw_ns", "server_receive_raw_ns", "server_send_raw_ns", "client_receive_raw_ns",
+    )),
     "metrics.csv": Part(
         ("run", "round", "client", "source", "message_type", "metric", "value", "time_s"),
         pc.field("client").is_null() | (pc.field("metric").cast("string") == UPLINK_COMPRESSION_ERROR),
     ),
-}
+}  # fmt: skip
 """What clients.csv, rounds.csv and the summary are made of: a large run is read in less time and memory without the rest.
 Where stamps and clock samples are whole, the times of phases.csv are made again and not read."""
 

@@ -1,6 +1,7 @@
 """How a CSV file of a run folder is described: its columns, their types and their meanings."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Kind = Literal["str", "int", "float", "bool"]
@@ -26,7 +27,7 @@ class Table:
     about: str
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property  # asked for with each row
     def header(self) -> tuple[str, ...]:
         """Column names, in the order of the file."""
         return tuple(column.name for column in self.columns)

@@ -49,6 +49,8 @@ MAX_CONTROL_BYTES = 1 << 20
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+NOT_WANTED = "the reply was refused: its message is unknown, expired, another node's or answered already"
+
 
 class Routes:
     """The routes below `/v1/fltestbed`, as one ASGI application."""
@@ -182,9 +184,7 @@ class Routes:
         if task is not None and task.node_id != node_id:
             raise BundleError("the reply is to another node's message")
         if not self._exchange.is_for(reply_to, node_id):
-            return _refusal(
-                409, "the reply was refused: its message is unknown, expired, another node's or answered already"
-            )
+            return _refusal(409, NOT_WANTED)
         attempt = _attempt(request)
         try:
             if task is not None:
@@ -217,9 +217,7 @@ class Routes:
                 self._log.uplink_ended(task, end_ns)
         self._take_late(client, bundle.prologue, receive_ns)
         if not accepted:
-            return _refusal(
-                409, "the reply was refused: its message is unknown, expired, another node's or answered already"
-            )
+            return _refusal(409, NOT_WANTED)
         return StampedAnswer({"server_end_raw_ns": end_ns}, self._clock)
 
     async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int]:
