@@ -24,9 +24,9 @@ class SharedBuffer:
         self.descriptor = os.memfd_create("fltestbed") if descriptor is None else descriptor
         self._mapping: mmap.mmap | None = None
 
-    def write(self, parts: Iterable[bytes | bytearray | memoryview]) -> int:
-        """Put the parts, one after the other, in the place of what was there; returns their length in bytes."""
-        at = 0
+    def write(self, parts: Iterable[bytes | bytearray | memoryview], start: int = 0) -> int:
+        """Put the parts, one after the other, in the place of what was there from `start` on; returns their length."""
+        at = start
         pieces = iter(parts)
         while batch := [memoryview(part) for part in islice(pieces, MOST_PIECES)]:
             while batch:
@@ -36,14 +36,15 @@ class SharedBuffer:
                     count -= len(batch.pop(0))
                 if count:
                     batch[0] = batch[0][count:]
-        return at
+        return at - start
 
-    def read(self, length: int) -> memoryview:
-        """The first `length` bytes, at least one, where they are. Valid until they are written again or freed."""
-        if self._mapping is None or len(self._mapping) < length:
+    def read(self, length: int, start: int = 0) -> memoryview:
+        """So many bytes from `start` on, at least one, where they are. Valid until they are written again or freed."""
+        end = start + length
+        if self._mapping is None or len(self._mapping) < end:
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._mapping = mmap.mmap(self.descriptor, length, flags=flags, prot=mmap.PROT_READ)
-        return memoryview(self._mapping)[:length]
+            self._mapping = mmap.mmap(self.descriptor, end, flags=flags, prot=mmap.PROT_READ)
+        return memoryview(self._mapping)[start:end]
 
     def free(self) -> None:
         """Give memory back, but for `KEPT_BYTES`: getting pages from the kernel again costs more than filling them."""

@@ -21,7 +21,7 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.server.superlink.linkstate import LinkState
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
@@ -91,7 +91,7 @@ class Superlink:
             ),
             SuperLinkLifespan,
         )
-        self._state: LinkState = self.app.state.linkstate_factory.state()
+        self._state: InMemoryLinkState = self.app.state.linkstate_factory.state()
         # The same store, for objects that need no second look: their hashes were checked, or they were made on this host.
         self._checked_store = copy.copy(cast(InMemoryObjectStore, self._state.object_store))
         self._checked_store.verify = False
@@ -209,12 +209,20 @@ class Superlink:
             self._trees[tree.object_id] = tree
         return stored
 
-    def next_instruction(self, node_id: int) -> Bundle | None:
-        """The next message for a node with its objects, which Flower counts as delivered from now on; None without one."""
-        messages = self._state.get_message_ins(node_id, limit=1)
+    def instruction(self, message_id: str, node_id: int) -> Bundle | None:
+        """A message for a node with its objects, which Flower counts as delivered from now on; None if it has expired.
+
+        To find the next message of a node Flower looks at those of all nodes, which takes longer the more
+        nodes there are: it is shown this one alone.
+        """
+        with self._state.lock:
+            message = self._state.message_ins_store.get(message_id)
+            only = copy.copy(self._state)
+            only.message_ins_store = {} if message is None else {message_id: message}
+            messages = only.get_message_ins(node_id, limit=1)
         if not messages:
             return None
-        tree = self._tree(messages[0].metadata.message_id)
+        tree = self._tree(message_id)
         return Bundle({}, ((message_to_proto(messages[0]), tree),), self._objects(tree))
 
     def confirm(self, message_id: str) -> None:

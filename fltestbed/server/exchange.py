@@ -28,7 +28,7 @@ class Exchange:
         self._superlink = superlink
         self._instruction_stored: dict[int, asyncio.Event] = {}
         self._node_of: dict[str, int] = {}
-        self._waiting: dict[int, set[str]] = {}
+        self._waiting: dict[int, dict[str, None]] = {}  # of each node, in the order of sending
         self._unconfirmed: dict[int, Bundle] = {}
         self._reply_stored = asyncio.Event()
         self._complete: dict[str, None] = {}  # a set in the order of arrival
@@ -43,7 +43,7 @@ class Exchange:
         stored = self._superlink.store_instructions(bundle)
         for (message, _), message_id in zip(bundle.messages, stored, strict=True):
             if message_id is not None:
-                self._waiting.setdefault(message.metadata.dst_node_id, set()).add(message_id)
+                self._waiting.setdefault(message.metadata.dst_node_id, {})[message_id] = None
                 self._node_of[message_id] = message.metadata.dst_node_id
             self._wake(message.metadata.dst_node_id)
         return stored
@@ -63,7 +63,7 @@ class Exchange:
 
     def handed_out(self, node_id: int, message_id: str) -> None:
         """A node has pulled a message."""
-        self._waiting.get(node_id, set()).discard(message_id)
+        self._waiting.get(node_id, {}).pop(message_id, None)
 
     async def next_for(self, node_id: int, hold_s: float) -> Bundle | None:
         """The next message for a node, waiting for one as long as `hold_s`; None when none came or the run is over.
@@ -76,12 +76,13 @@ class Exchange:
             event.clear()
             if node_id in self._unconfirmed:
                 return self._unconfirmed[node_id]
-            bundle = self._superlink.next_instruction(node_id)
-            if bundle is not None:
-                self._unconfirmed[node_id] = bundle
-                event.set()  # another request of this node may be the one whose connection still lives
-                self.handed_out(node_id, bundle.messages[0][0].metadata.message_id)
-                return bundle
+            for message_id in list(self._waiting.get(node_id, ())):
+                self.handed_out(node_id, message_id)
+                bundle = self._superlink.instruction(message_id, node_id)
+                if bundle is not None:
+                    self._unconfirmed[node_id] = bundle
+                    event.set()  # another request of this node may be the one whose connection still lives
+                    return bundle
             try:
                 async with asyncio.timeout_at(deadline):
                     await event.wait()

@@ -31,8 +31,8 @@ MOST_MARKS = 100
 """That go in a bundle's prologue, which is bounded; more go before it."""
 PATIENCE_S = 60.0
 """Beyond the time that a request may be held."""
-FOLDED_AT_ONCE = 8
-"""Replies that come with one request, and are added up one by one: a request for each would cost more than the adding."""
+FOLDED_BYTES = 8 << 20
+"""Of replies that come with one request, and are added up one by one: a request for each would cost more than the adding."""
 
 
 class BundleGrid(Grid):
@@ -74,6 +74,7 @@ class BundleGrid(Grid):
         self._waiting: set[str] = set()
         self._to_fold: tuple[list[Message], Fold] | None = None
         self._unmeasured: tuple[int, int] | None = None
+        self._content_bytes = 0
 
     @property
     def is_measuring(self) -> bool:
@@ -152,8 +153,9 @@ class BundleGrid(Grid):
         if len(self._marks) > MOST_MARKS:
             self.flush()
         prologue = {"rounds": rounds, "start_raw_ns": start_ns, "marks": self._take_marks()}
-        length = self._buffers.to_parent.write(Bundle.of(packed, prologue).encode())
-        answer = self._post("push", {"length": length})
+        bundle = Bundle.of(packed, prologue)
+        self._content_bytes = sum(len(content) for content in bundle.objects.values())
+        answer = self._post("push", {"length": self._buffers.to_parent.write(bundle.encode())})
         for message_id, message, round_ in zip(answer["message_ids"], messages, rounds, strict=True):
             if message_id is not None:
                 self._rounds[message_id] = (round_, message.metadata.message_type)
@@ -162,7 +164,9 @@ class BundleGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are there already. An app that asks in its own loop has gathered them when none is left."""
-        replies = self._pull(set(message_ids), hold_s=0.0)
+        self._ask_for(set(message_ids), hold_s=0.0)
+        replies = self._read(self._take_answer())
+        self._buffers.to_child.free()
         if replies and not self._waiting:
             self.mark("gathered", raw_ns=self._clock.raw_ns())
         return replies
@@ -180,6 +184,8 @@ class BundleGrid(Grid):
             return []
         minimum = min(self._minimum_replies, len(waiting))
         end_ns = None if timeout is None or math.isinf(timeout) else self._clock.raw_ns() + int(timeout * 1e9)
+        # What messages share is sent once, so that all of them take about as much as one reply.
+        at_most = None if fold is None else max(1, FOLDED_BYTES // self._content_bytes)
         replies: list[Message] = []
         overlap_ns = 0
 
@@ -191,11 +197,20 @@ class BundleGrid(Grid):
                 fold.take(reply)
                 overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
 
-        while waiting:
-            left_s = HOLD_S if end_ns is None else (end_ns - self._clock.raw_ns()) / 1e9
-            if left_s <= 0:
-                break
-            replies += self._pull(waiting, min(HOLD_S, left_s), None if fold is None else FOLDED_AT_ONCE, take)
+        def hold_s() -> float:
+            return HOLD_S if end_ns is None else min(HOLD_S, (end_ns - self._clock.raw_ns()) / 1e9)
+
+        is_asked = False
+        while waiting and (is_asked or hold_s() > 0):
+            if not is_asked:
+                self._ask_for(waiting, hold_s(), at_most)
+            bundle = self._take_answer()
+            still_out = waiting - {message.metadata.reply_to_message_id for message, _ in bundle.messages}
+            is_asked = bool(bundle.messages and still_out) and hold_s() > 0
+            if is_asked:  # the SuperLink gets the next ones ready while these are added up
+                self._ask_for(still_out, hold_s(), at_most)
+            replies += self._read(bundle, take)
+        self._buffers.to_child.free()
         self._waiting -= waiting
         for message_id in waiting:
             self._rounds.pop(message_id, None)
@@ -223,20 +238,20 @@ class BundleGrid(Grid):
         )  # fmt: skip
         return errors
 
-    def _pull(
-        self,
-        message_ids: set[str],
-        hold_s: float,
-        at_most: int | None = None,
-        take: Callable[[Message], None] = lambda _: None,
-    ) -> list[Message]:
-        """Replies that are there, or come within `hold_s`; each is given to `take` before the next one is read."""
-        asked = {
+    def _ask_for(self, message_ids: set[str], hold_s: float, at_most: int | None = None) -> None:
+        """Ask for replies that are there, or come within `hold_s`; `_take_answer` has to be next."""
+        self._send("pull", {
             "message_ids": sorted(message_ids), "run_id": str(self._run.run_id), "hold_s": hold_s, "at_most": at_most,
             "marks": self._take_marks(),
-        }  # fmt: skip
-        length = self._post("pull", asked)["length"]
-        bundle = decode(self._buffers.to_child.read(length), verify=False)
+        })  # fmt: skip
+
+    def _take_answer(self) -> Bundle:
+        """The replies that were asked for, where the SuperLink has put them: the next answer but one may overwrite them."""
+        answer = self._receive()
+        return decode(self._buffers.to_child.read(answer["length"], answer["start"]), verify=False)
+
+    def _read(self, bundle: Bundle, take: Callable[[Message], None] = lambda _: None) -> list[Message]:
+        """The replies of a bundle; each is given to `take` before the next one is read."""
         replies = []
         for inflated in bundle.inflate_replies(self._compression.most_bytes):
             reply = self._restored(inflated)
@@ -251,7 +266,6 @@ class BundleGrid(Grid):
                     self._mark_metrics(reply, message_id, held_ns)
             self._rounds.pop(message_id, None)
             take(reply)
-        self._buffers.to_child.free()
         return replies
 
     def _restored(self, reply: Message) -> Message:
@@ -317,16 +331,28 @@ class BundleGrid(Grid):
         return marks
 
     def _post(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
+        self._send(what, facts)
+        return self._receive()
+
+    def _send(self, what: str, facts: dict[str, Any]) -> None:
         try:
             self._channel.send_bytes(json.dumps([what, facts]).encode())
+        except OSError as error:
+            raise self._is_gone(error) from error
+
+    def _receive(self) -> dict[str, Any]:
+        try:
             if not self._channel.poll(HOLD_S + PATIENCE_S):
                 raise TestbedError(f"the SuperLink has not answered its ServerApp for {HOLD_S + PATIENCE_S:g} s")
             answer: dict[str, Any] = json.loads(self._channel.recv_bytes())
         except (OSError, EOFError) as error:
-            raise TestbedError(f"the SuperLink does not answer its ServerApp any more: {error}") from error
+            raise self._is_gone(error) from error
         if "error" in answer:
             raise TestbedError(f"the SuperLink refused a request of its ServerApp: {answer['error']}")
         return answer
+
+    def _is_gone(self, error: Exception) -> TestbedError:
+        return TestbedError(f"the SuperLink does not answer its ServerApp any more: {error}")
 
 
 def scalar_metrics(record: Any) -> dict[str, float]:

@@ -9,14 +9,17 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import TestbedError
+from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.serverapp import ServerAppTask
 from fltestbed.server.grid import BundleGrid
-from fltestbed.shared_buffer import BufferPair
+from fltestbed.shared_buffer import BufferPair, SharedBuffer
 from tests.flower.flower_messages import instruction, tensors
 from tests.server.lab import SUPERLINK_NODE, Lab, Running
 from tests.server.pi import Pi, assert_alive, message_in
@@ -46,8 +49,6 @@ def asked(channel: Connection, frame: bytes) -> dict[str, Any]:
 
 def test_a_message_goes_out_and_its_reply_comes_in(grid: BundleGrid, pi: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node is known, what it gets is what was sent, and the reply is held as soon as it is there."""
-    from flwr.supercore.task_identity import TaskIdentity  # noqa: PLC0415
-
     pi.join()
     assert list(grid.get_node_ids()) == [pi.node_id]
     monkeypatch.setattr(TaskIdentity, "_node_id", SUPERLINK_NODE)
@@ -108,3 +109,30 @@ def test_a_superlink_that_is_gone_is_said() -> None:
     )
     with pytest.raises(TestbedError, match="does not answer its ServerApp any more"):
         grid.get_node_ids()
+
+
+def test_what_is_being_read_stays_while_the_next_replies_come(lab: Lab, channel: Connection) -> None:
+    """The ServerApp asks again before it has read: an answer lies beside the one before it, whatever their sizes are, and
+    the place of the one before that is used again.
+    """
+    buffer = SharedBuffer(lab.desk.inherited[0])
+    sizes = (9, 5, 7, 8, 2, 30, 4, 9, 9, 9)
+    before: tuple[memoryview, bytes] | None = None
+    for number, size in enumerate(sizes):
+        node = lab.node(b"k%d" % number)
+        (message_id,) = lab.exchange.send(lab.instruct(node))
+        assert message_id is not None
+        message = lab.received(lab.superlink.instruction(message_id, node))
+        TaskIdentity.node_id = node
+        reply = Bundle.of([Message(RecordDict({"c": ConfigRecord({"text": "x" * size * 1000})}), reply_to=message)])
+        assert lab.exchange.accept(decode(b"".join(reply.encode())))
+        answer = asked(channel, json.dumps(["pull", {
+            "message_ids": [message_id], "run_id": str(lab.app.run_id), "hold_s": 0.0, "marks": [],
+        }]).encode())  # fmt: skip
+        got = buffer.read(answer["length"], answer["start"])
+        assert b"x" * size * 1000 in bytes(got)
+        if before is not None:
+            view, held = before
+            assert bytes(view) == held
+        before = got, bytes(got)
+        assert answer["start"] <= 2 * 31_000

@@ -1,7 +1,7 @@
 """Messages reach their nodes, once they are there and until they are confirmed; replies are whole."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 import pytest
@@ -109,6 +109,19 @@ def test_messages_come_in_their_order(lab: Lab) -> None:
         assert identifier(await lab.exchange.next_for(node, 0.0)) == identifier(second)
 
     run(test())
+
+
+def test_one_message_is_taken_of_flowers_state(lab: Lab) -> None:
+    """The one that is asked for, though another of the same node was stored before it; once, and never for another node."""
+    node, other = lab.node(b"k1"), lab.node(b"k2")
+    first, second = lab.exchange.send(lab.instruct(node, node))
+    assert first is not None
+    assert second is not None
+    assert lab.superlink.instruction(second, other) is None
+    assert identifier(lab.superlink.instruction(second, node)) == second
+    assert lab.superlink.instruction(second, node) is None
+    assert identifier(lab.superlink.instruction(first, node)) == first
+    assert lab.superlink.instruction("unknown", node) is None
 
 
 def test_a_client_that_came_back_gets_what_its_old_request_was_given(lab: Lab) -> None:
@@ -304,19 +317,14 @@ def test_after_the_end_of_the_run_no_work_is_handed_out(lab: Lab) -> None:
     run(test())
 
 
-def test_waiting_does_not_poll(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing comes, Flower is asked once, not every few milliseconds."""
-    node = lab.node(b"k1")
+def test_waiting_asks_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing comes, Flower is not asked, and neither for what came for another node."""
+    node, other = lab.node(b"k1"), lab.node(b"k2")
+    lab.exchange.send(lab.instruct(other))
     asked: list[int] = []
-    original: Callable[[int], Bundle | None] = lab.superlink.next_instruction
-
-    def counting(node_id: int) -> Bundle | None:
-        asked.append(node_id)
-        return original(node_id)
-
-    monkeypatch.setattr(lab.superlink, "next_instruction", counting)
+    monkeypatch.setattr(lab.superlink, "instruction", lambda message_id, node_id: asked.append(node_id))
     run(_wait(lab, node))
-    assert asked == [node]
+    assert asked == []
 
 
 async def _wait(lab: Lab, node: int) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, cast
@@ -18,10 +19,12 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.folding import _Folded
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies
 from fltestbed.measure.schema import AGGREGATE_OVERLAP
-from fltestbed.server.grid import FOLDED_AT_ONCE, BundleGrid
+from fltestbed.server import grid
+from fltestbed.server.grid import FOLDED_BYTES, BundleGrid
 from fltestbed.shared_buffer import BufferPair
 
 NODES = (1, 2, 3)
+HALF = 100_000
 MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2, 2), np.float32))})
 
 
@@ -41,6 +44,8 @@ class Server(BundleGrid):
         self.failing, self.silent = failing, silent
         self.marks: list[dict[str, Any]] = []
         self.at_most: list[int | None] = []
+        self.content_bytes: list[int] = []
+        self._answers: deque[dict[str, Any]] = deque()
         self.handed_out: list[Message] = []
         self._open: list[Message] = []
 
@@ -48,15 +53,22 @@ class Server(BundleGrid):
         """All are online."""
         return list(NODES)
 
-    def _pull(self, *args: Any, **kwargs: Any) -> list[Message]:
-        replies = super()._pull(*args, **kwargs)
+    def _read(self, *args: Any) -> list[Message]:
+        replies = super()._read(*args)
         self.handed_out += replies
         return replies
 
-    def _post(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
+        return self._answers.popleft()
+
+    def _send(self, what: str, facts: dict[str, Any]) -> None:
+        self._answers.append(self._answer_to(what, facts))
+
+    def _answer_to(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
         if what == "push":
             bundle = decode(self._buffers.to_parent.read(facts["length"]))
             self.marks += bundle.prologue["marks"]
+            self.content_bytes.append(sum(map(len, bundle.objects.values())))
             self._open = bundle.inflate()
             return {"message_ids": [message.metadata.message_id for message in self._open]}
         self.marks += facts["marks"]
@@ -65,7 +77,9 @@ class Server(BundleGrid):
         self.at_most.append(facts["at_most"])
         given = [message for message in self._open[:1] if message.metadata.dst_node_id != self.silent]
         self._open = self._open[1:]
-        return {"length": self._buffers.to_child.write(Bundle.of([self._answer(message) for message in given]).encode())}
+        pieces = Bundle.of([self._answer(message) for message in given]).encode()
+        start = 0 if len(self.at_most) % 2 else HALF  # what came before is read while this is written
+        return {"start": start, "length": self._buffers.to_child.write(pieces, start)}
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
@@ -119,13 +133,22 @@ def assert_close(found: ArrayRecord, expected: ArrayRecord) -> None:
 
 
 def test_replies_of_training_are_folded_one_by_one(run: Start) -> None:
-    """The model is Flower's, arrays are gone when the round is over, and replies are asked for singly; others are not."""
+    """The model is Flower's, arrays are gone when the round is over, few replies are asked for at once, of others all."""
     streaming, whole = Server(), Server()
     assert_close(run(streaming, FedAvg()), run(whole, FedAvg(), streaming=False))
     assert streaming.folded() == [True] * 6
     assert whole.folded() == [False] * 6
-    assert streaming.at_most == [FOLDED_AT_ONCE] * 3 + [None] * 3  # three replies of training, three of evaluation
+    at_once = FOLDED_BYTES // streaming.content_bytes[0]
+    assert streaming.at_most == [at_once] * 3 + [None] * 3  # three replies of training, three of evaluation
     assert whole.at_most == [None] * 6
+
+
+def test_replies_of_a_large_model_are_asked_for_singly(run: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one takes more than may come with a request; and what comes is the same."""
+    monkeypatch.setattr(grid, "FOLDED_BYTES", 1)
+    server = Server()
+    assert_close(run(server, FedAvg(fraction_evaluate=0.0)), run(Server(), FedAvg(fraction_evaluate=0.0)))
+    assert server.at_most == [1] * 3
 
 
 def test_server_is_told_what_was_added_up_before_the_last_reply(run: Start) -> None:
