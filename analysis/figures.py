@@ -5,7 +5,7 @@ stands at the axes and below the picture. `analysis.draw` turns it into a pictur
 """
 
 from analysis.series import hosts, learning, rounds, transfers
-from analysis.specification import Axis, Figure, Panel
+from analysis.specification import Axis, Figure, Palette, Panel
 
 _WAIT = "wait: until the last reply is there."
 _SECONDS_OF_MODEL = Axis("transfer time of the model", "s", log=True)
@@ -39,13 +39,19 @@ def _learning(metric: str, x: str, x_axis: Axis, limits: tuple[float | None, flo
     )
 
 
-def _condition(measure: str, label: str, unit: str = "", limits: tuple[float | None, float | None] | None = None) -> Panel:
+def _condition(
+    measure: str,
+    label: str,
+    unit: str = "",
+    limits: tuple[float | None, float | None] | None = None,
+    palette: Palette = "client",
+) -> Panel:
     return Panel(
         form="lines",
         x="time_s",
         y="value",
         colour="client",
-        palette="client",
+        palette=palette,
         where=("measure", measure),
         x_axis=Axis("time since the run's zero", "s"),
         y_axis=Axis(label, unit, limits=limits),
@@ -190,6 +196,7 @@ FIGURES = (
         panels=(
             _condition("uplink", "uplink", "s", (0.0, None)),
             _condition("signal", "signal", "dBm"),
+            _condition("block errors", "block errors", limits=(0.0, None), palette="link"),
             _condition("throttled", "throttled", limits=(-0.1, 1.1)),
             _condition("cpu", "CPU, 100 a core", "%", (0.0, None)),
             _condition("retransmissions", "segments\nsent again", limits=(0.0, None)),

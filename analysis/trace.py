@@ -44,6 +44,10 @@ RADIO_COUNTERS = {
     "sinr_db": "SINR [dB]",
     "rssi_dbm": "RSSI [dBm]",
     "tx_bit_rate_bps": "sending rate [bit/s]",
+    "ul_mcs": "uplink MCS",
+    "ul_bler": "uplink block errors",
+    "ul_bit_rate_bps": "uplink rate [bit/s]",
+    "dl_bit_rate_bps": "downlink rate [bit/s]",
 }
 
 
@@ -147,10 +151,11 @@ def _counters(run: Run, tracks: _Tracks) -> Iterator[Event]:
         for column, label in names.items():
             if column not in rows:
                 continue
-            known = rows.dropna(subset=["host", "time_s", column])
-            for host, time_s, value in known[["host", "time_s", column]].itertuples(index=False):
+            known = rows.dropna(subset=["host", "time_s", column]).reindex(columns=["host", "time_s", column, "rnti"])
+            for host, time_s, value, rnti in known.itertuples(index=False):
                 where = {"pid": tracks.host(str(host)), "tid": 0, "ts": round(time_s * 1e6)}
-                yield {"name": label, "cat": "host", "ph": "C", "args": {label: float(value)}} | where
+                name = label if pd.isna(rnti) else f"{label}, modem {rnti}"
+                yield {"name": name, "cat": "host", "ph": "C", "args": {label: float(value)}} | where
 
 
 def _slice(start_ns: int, end_ns: int) -> Event:

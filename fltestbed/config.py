@@ -116,8 +116,11 @@ class Probes(Section):
     """Signal, bit rates, channel and power save of a client's WiFi interface."""
     modem: StrictBool = True
     """Signal, channel and cell of a client's modem, through ModemManager or, without it, qmicli."""
+    gnb_log: Path | None = None
+    """The file to which a gNB on the server's host writes its log (OpenAirInterface, srsRAN): MCS, BLER, HARQ, resource
+    blocks of each modem."""
     interval_s: Annotated[float, Field(ge=0.1)] = 1.0
-    """Between two readings of `system`, `throttling` and `wifi`."""
+    """Between two readings of `system`, `throttling`, `wifi` and `gnb-log`."""
     modem_interval_s: Annotated[float, Field(ge=1)] = 5.0
     """Each reading starts two programs; the modem itself is asked in whole seconds."""
     time_sync_interval_s: Annotated[float, Field(ge=1)] = 30.0

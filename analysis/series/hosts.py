@@ -25,6 +25,9 @@ _THROTTLED_NOW = 0b1111
 _SIGNALS = {"rsrp_dbm": "RSRP", "rssi_dbm": "RSSI"}
 """Columns of radio.csv that tell of the signal, best first, and what they are called."""
 
+_GNB = "block errors"
+"""What the gNB's log tells, in a panel of its own; most runs have none, and none is missed."""
+
 _POINTS = 200
 
 
@@ -56,6 +59,8 @@ def conditions(runs: Sequence[Run]) -> pd.DataFrame:
     table.attrs["link"] = link_of(run)
     _, signal = _radio(run)
     said = [f"Signal: {signal}."] if signal else []
+    if _GNB in set(table["measure"]):
+        said.append("Block errors: uplink blocks that failed, as the gNB logs them, mean over its modems.")
     table.attrs["absent"] = " ".join(said + ([f"The run has no rows of: {', '.join(absent)}."] if absent else []))
     return table
 
@@ -94,6 +99,8 @@ def _radio(run: Run) -> tuple[pd.DataFrame, str]:
     A modem on a non-standalone network has rows of 5g and of lte: those of 5g are taken.
     """
     rows = run.tables.get("radio.csv", pd.DataFrame())
+    if "rnti" in rows:
+        rows = rows[rows["rnti"].isna()]  # the gNB knows its modems by other names than ours
     for column, name in _SIGNALS.items():
         if column in rows and rows[column].notna().any():
             known = rows.assign(value=rows[column].astype("float64")).dropna(subset=["value", "time_s"])
@@ -114,6 +121,17 @@ def _of_hosts(run: Run) -> Iterator[pd.DataFrame]:
     radio, signal = _radio(run)
     if signal:
         yield radio.rename(columns={"host": "client"}).assign(measure="signal")[columns]
+    yield _of_the_gnb(run)
+
+
+def _of_the_gnb(run: Run) -> pd.DataFrame:
+    """Uplink block errors, mean over the modems of each report; `client` is the link, whose colour they have."""
+    rows = run.tables.get("radio.csv", pd.DataFrame())
+    if "ul_bler" not in rows:
+        return pd.DataFrame()
+    known = rows.dropna(subset=["ul_bler", "time_s"])
+    means = known.astype({"ul_bler": "float64"}).groupby("time_s")["ul_bler"].mean().rename("value").reset_index()
+    return means.assign(client=link_of(run), measure=_GNB)
 
 
 def _throttled(flags: str) -> float:

@@ -206,15 +206,15 @@ SESSIONS_TABLE = Table(
 
 RADIO_TABLE = Table(
     "radio.csv",
-    "State of each client's radio at an interval: one row a technology.",
+    "State of each client's radio at an interval: one row a technology. And what the gNB's log says: one row a modem and report.",
     columns_of("""
         run name of the run
-        host the client's name
+        host the client's name; server in rows of the gNB's log
         raw_ns the host's own clock
         time_s on the server's clock from the run's zero, with the mapping known then
-        interface interface that the radio belongs to
+        interface interface that the radio belongs to; gnb in rows of the gNB's log
         technology wifi, 5g, lte, umts or gsm; a modem on a non-standalone 5G network has a row for 5g and one for lte
-        rsrp_dbm [float] power of the cell's reference signal (SS-RSRP for 5g)
+        rsrp_dbm [float] power of the cell's reference signal (SS-RSRP for 5g); of the gNB's log the mean of what the modem reported since the report before
         rsrq_db [float] quality of the reference signal
         sinr_db [float] signal to interference and noise, as the modem says
         rssi_dbm [float] power received in the channel; for wifi, of the access point's last frame
@@ -226,6 +226,24 @@ RADIO_TABLE = Table(
         power_save [bool] 1 when the radio may sleep between beacons; for wifi
         cell global identity of the serving cell, hexadecimal; for wifi the access point's address; empty without one
         physical_cell [int] physical identity of the serving cell
+        rnti identity of a modem in its cell, hexadecimal (C-RNTI); another one after each connection; this and what follows in rows of the gNB's log alone
+        tdd_pattern slots of a TDD period: D downlink, U uplink, S special; empty where the log does not say it
+        in_sync [bool] 1 when the gNB schedules the modem, 0 after a failure of its radio link
+        power_headroom_db [int] power that the modem has left for its uplink, as it reported
+        cqi [int] quality of the downlink that the modem reported, 0 to 15
+        dl_mcs [int] modulation and coding scheme of the downlink, 0 to 28, of the scheduler's table in use
+        ul_mcs [int] the same of the uplink
+        dl_bler [float] blocks of the downlink that had to be sent again, as a part of one: OpenAirInterface's moving mean, srsRAN's of the report's period
+        ul_bler [float] the same of the uplink
+        dl_harq_rounds blocks of the downlink sent for the first time / again / a third time / ..., since the modem connected (OpenAirInterface)
+        ul_harq_rounds the same of the uplink
+        dl_retransmissions [int] blocks of the downlink sent again since the row before; with srsRAN, blocks that failed
+        ul_retransmissions [int] the same of the uplink
+        dl_prb [float] resource blocks of the downlink, mean over its slots (srsRAN)
+        ul_prb [float] resource blocks of the uplink: of the last grant (OpenAirInterface), mean over its slots (srsRAN)
+        dl_bit_rate_bps bits a second of the downlink at the MAC layer since the row before
+        ul_bit_rate_bps the same of the uplink
+        pusch_snr_db [float] signal to noise of the uplink at the gNB
     """),
 )
 

@@ -72,7 +72,7 @@ class Latest:
         """A row of `table` goes to its file."""
         if table == PHASES_TABLE.name:
             self._hear_phase(row)
-        elif table == RADIO_TABLE.name:
+        elif table == RADIO_TABLE.name and row["host"] != SERVER:
             signal = row.get("rsrp_dbm") if row.get("rsrp_dbm") is not None else row.get("rssi_dbm")
             if isinstance(signal, float | int):
                 self._client(row["host"]).signal_dbm[str(row.get("technology"))] = float(signal)

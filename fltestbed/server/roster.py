@@ -130,7 +130,7 @@ class Roster:
             "congestion_control": self._experiment.congestion_control,
             "measured": not self._experiment.instrumentation.off,
             "clock_interval_s": self._experiment.clock.interval_s,
-            "probes": self._experiment.probes.model_dump(mode="json"),
+            "probes": self._experiment.probes.model_dump(mode="json", exclude={"gnb_log"}),
             "compression": {"name": compression.uplink, "zstd_level": compression.zstd_level},
             "largest_message_bytes": self._experiment.server.largest_message_bytes,
         }

@@ -216,6 +216,23 @@ def test_a_modem_on_two_networks_shows_5g(runs: list[Run]) -> None:
     assert "Signal: RSRP." in table.attrs["absent"]
 
 
+def test_conditions_show_what_the_gnb_logged(runs: list[Run]) -> None:
+    """Mean over the modems of a report, in the link's colour; a modem's power at the gNB is no client's signal."""
+    rows = radio(
+        host=["server", "server", "server", "client-0"], time_s=[1.0, 1.0, 2.0, 2.0], technology="5g",
+        rnti=["4601", "4602", "4601", None], ul_bler=[0.1, 0.3, 0.5, np.nan], rsrp_dbm=[-70.0, -71.0, -72.0, -90.0],
+    )  # fmt: skip
+    table = hosts.conditions([with_tables(runs[0], radio=rows)])
+    link = table.attrs["link"]
+    told = table.loc[table["measure"] == "block errors", ["time_s", "client", "value"]]
+    assert told.to_numpy().tolist() == [[1.0, link, pytest.approx(0.2)], [2.0, link, 0.5]]
+    assert table.loc[table["measure"] == "signal", "value"].tolist() == [-90.0]
+    assert "Block errors: uplink blocks that failed" in table.attrs["absent"]
+    figure = next(figure for figure in FIGURES if figure.name == "conditions")
+    picture = draw(figure, table, palettes([link], [f"client-{k}" for k in range(4)]))
+    assert "block errors" in [axes.get_ylabel() for axes in picture.subfigs[0].axes]
+
+
 def test_without_a_radio_conditions_are_those_of_the_slowest_link(campaign: list[Run]) -> None:
     """Of emulated links the one with the longest uplink tells most."""
     table = hosts.conditions([campaign[8], campaign[0], campaign[3]])

@@ -110,6 +110,19 @@ def test_counters_carry_their_unit(events: list[Event], campaign: list[Run]) -> 
     assert cpu[0]["ts"] == round(first["time_s"] * 1e6)
 
 
+def test_modems_of_a_gnbs_log_have_a_counter_each(campaign: list[Run]) -> None:
+    """Of the server, under the identity that the gNB knows."""
+    radio = pd.DataFrame(
+        {"host": "server", "time_s": [1.5, 1.5], "ul_mcs": [9, 27], "rnti": ["4601", "2460"], "technology": "5g"}
+    )
+    run = replace(campaign[0], tables=campaign[0].tables | {"radio.csv": radio})
+    found = [event for event in trace(run)["traceEvents"] if event["name"].startswith("uplink MCS")]
+    assert [(event["name"], event["ts"], event["args"]) for event in found] == [
+        ("uplink MCS, modem 4601", 1_500_000, {"uplink MCS": 9.0}),
+        ("uplink MCS, modem 2460", 1_500_000, {"uplink MCS": 27.0}),
+    ]
+
+
 def test_signal_is_a_counter_where_there_is_a_radio(campaign: list[Run]) -> None:
     """Rows of radio.csv become counters of the client, in dBm."""
     radio = pd.DataFrame({"host": "client-2", "time_s": [1.5, 2.5], "rsrp_dbm": [-90.0, float("nan")], "technology": "5g"})

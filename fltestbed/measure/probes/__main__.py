@@ -20,6 +20,7 @@ from typing import Any
 
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import HostError
+from fltestbed.measure.probes.gnb_log import GnbLogProbe
 from fltestbed.measure.probes.modem import ModemProbe
 from fltestbed.measure.probes.probe import Probe
 from fltestbed.measure.probes.qmi import QmiProbe
@@ -75,6 +76,8 @@ def choose_probes(
         "throttling": partial(ThrottlingProbe, interval_s),
         "time_sync": partial(TimeSyncProbe, switches["time_sync_interval_s"]),
     }
+    if not settings["radio"] and switches.get("gnb_log"):
+        known["gnb_log"] = lambda _: GnbLogProbe(Path(switches["gnb_log"]), interval_s, SYSTEM_CLOCK)
     if settings["radio"]:
         modem = ModemProbe if shutil.which("mmcli") else QmiProbe
         known["wifi"] = lambda _: _wifi(interface, interval_s)

@@ -63,7 +63,7 @@ class HostProbes:
     ) -> None:
         self._host = host
         self._settings = {"interface": interface, "radio": radio, "probes": probes}
-        self._is_wanted = any(value is True for value in probes.values())
+        self._is_wanted = any(value is True or isinstance(value, str) for value in probes.values())
         self._processes = processes
         self._take_row = take_row
         self._take_fact = take_fact

@@ -27,13 +27,13 @@ OFF = dict.fromkeys(("system", "throttling", "time_sync", "wifi", "modem"), Fals
 class Host:
     """Probes of this machine, and what has come of them."""
 
-    def __init__(self, interface: str = "lo", **on: Any) -> None:
+    def __init__(self, interface: str = "lo", radio: bool = True, **on: Any) -> None:
         self.rows: list[tuple[str, dict[str, Any]]] = []
         self.facts: dict[str, dict[str, Any]] = {}
         self.processes = [os.getpid()]
         self._changed = threading.Condition()
         settings = Probes.model_validate({"interval-s": 0.1, "modem-interval-s": 1}).model_dump(mode="json") | OFF | on
-        self.probes = HostProbes("pi-1", interface, settings, True, lambda: self.processes, self._row, self._fact)
+        self.probes = HostProbes("pi-1", interface, settings, radio, lambda: self.processes, self._row, self._fact)
 
     def _row(self, table: str, row: dict[str, Any]) -> None:
         with self._changed:
