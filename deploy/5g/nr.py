@@ -170,9 +170,8 @@ class TddPattern:
         return len(self.slots) * SLOT_MS
 
     def share(self, direction: str) -> float:
-        """Part of all symbols in which the whole slots of a direction lie.
-
-        The gNBs here send no data in the uplink symbols of the special slot: these are for sounding and random access.
+        """Part of the time in which the whole slots of a direction lie. A special slot's symbols do not count: those of the
+        uplink are for sounding and control, those of the downlink take some data, a scheduler willing.
         """
         return self.slots.count(direction[0].upper()) / len(self.slots)
 
@@ -208,7 +207,7 @@ def tdd_pattern(slots: str, special: tuple[int, int, int]) -> TddPattern:
 
 
 def ceiling_bps(pattern: TddPattern, prb: int, direction: str, layers: int, bits_per_symbol: int) -> float:
-    """Most that the physical layer can carry in a direction, in bits a second, for all modems of the cell together.
+    """Most that whole slots of a direction can carry, in bits a second, for all modems of the cell together.
 
     TS 38.306, 4.1.2: layers * Q_m * 948/1024 * N_PRB * 12 / T_symbol * (1 - overhead), times the share of the direction.
     """

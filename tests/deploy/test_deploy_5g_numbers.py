@@ -1,9 +1,15 @@
 """What 3GPP says of a carrier, against figures worked out by hand from the standards and a published configuration."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import nr
 import pytest
 
 from fltestbed.errors import ConfigError
+
+README = Path(__file__).parents[2] / "deploy" / "5g" / "README.md"
 
 
 def test_frequencies_of_40_mhz_around_3619_2() -> None:
@@ -109,3 +115,23 @@ def test_the_ceiling_of_the_uplink() -> None:
     pattern = nr.tdd_pattern("DDDDDDDSUU", (6, 4, 4))
     assert nr.ceiling_bps(pattern, 106, "uplink", 1, 6) == pytest.approx(36_401_778)
     assert nr.ceiling_bps(pattern, 106, "downlink", 1, 6) == pytest.approx(119_097_121.5)  # 14% overhead, 70% of the time
+
+
+def test_the_table_of_patterns_in_the_readme_is_what_the_formula_gives() -> None:
+    """Each of its figures, rounded as it stands there."""
+    rows = re.findall(r"^\| `([DSU]+)` \| (.+) \|$", README.read_text(), re.MULTILINE)
+    assert len(rows) == 4
+    for slots, cells in rows:
+        pattern = nr.tdd_pattern(slots, (6, 4, 4))
+        rates = [nr.ceiling_bps(pattern, prb, way, 1, 6) / 1e6 for prb in (106, 273) for way in ("uplink", "downlink")]
+        head = [f"{pattern.period_ms:g} ms", f"{pattern.share('uplink'):.0%}", f"{pattern.uplink_wait_ms:.2f} ms"]
+        assert cells.split(" | ") == [*head, *(f"{rate:.1f}" for rate in rates)]
+
+
+def test_the_readmes_carrier_of_100_mhz_is_one() -> None:
+    """And its example of four clients: 4 * 727,626 parameters of 4 bytes at 36.4 Mbit/s take 2.56 s."""
+    (example,) = re.findall(r"```toml\n(\[carrier\].*?)```", README.read_text(), re.DOTALL)
+    carrier = tomllib.loads(example)["carrier"]
+    assert nr.carrier(carrier["bandwidth-mhz"], carrier["centre-mhz"]).prb == 273
+    ceiling = nr.ceiling_bps(nr.tdd_pattern("DDDDDDDSUU", (6, 4, 4)), 106, "uplink", 1, 6)
+    assert 4 * 727_626 * 4 * 8 / ceiling == pytest.approx(2.56, abs=0.005)
