@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 import nr
 import usrp
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fltestbed.config_file import NAME_PATTERN, Section, read_toml, validate
 from fltestbed.errors import ConfigError
@@ -64,10 +64,16 @@ class NetworkTable(Section):
         return self
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("give the whole path, from / on: core.sh runs in another folder")
+    return path
+
+
 class Oai(Section):
     """OpenAirInterface."""
 
-    checkout: Path
+    checkout: Annotated[Path, AfterValidator(_absolute)]
     core_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = "v2.1.0"
 
 

@@ -6,6 +6,7 @@ for the air interface and writes nothing.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def render(cell: Cell, keys: Keys) -> dict[str, str]:
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,  # values are checked, and it is no HTML
     )  # fmt: skip
+    jinja.filters["shell"] = lambda value: shlex.quote(str(value))
     return {name: jinja.get_template(f"{name}.j2").render(_values(cell, keys, name)) for name in FILES}
 
 

@@ -29,7 +29,12 @@ BASELINE_LIMIT_S = 30.0
 
 def check_server(experiment: Experiment, name: str, runs: Path, clock: Clock = SYSTEM_CLOCK) -> Report:
     """Whether `fltestbed server` could start on this host."""
-    from fltestbed.check.server import check_admission, check_port, check_run_folder  # noqa: PLC0415  # not on a Pi
+    from fltestbed.check.server import (  # noqa: PLC0415  # not on a Pi
+        check_admission,
+        check_gnb_log,
+        check_port,
+        check_run_folder,
+    )
 
     tools = Toolbox(threading.Lock(), TOOL_LIMIT_S)
     host = describe_host(clock)
@@ -43,6 +48,8 @@ def check_server(experiment: Experiment, name: str, runs: Path, clock: Clock = S
         yield check_port(experiment)
         yield from check_admission(experiment, clock)
         yield check_run_folder(runs, name)
+        if experiment.probes.gnb_log is not None:
+            yield check_gnb_log(experiment.probes.gnb_log, clock)
 
     return Report.of("server", look(), package_versions())
 

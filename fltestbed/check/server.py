@@ -1,4 +1,4 @@
-"""The server's own host before it starts: its port, its certificates, its run folder."""
+"""The server's own host before it starts: its port, its certificates, its run folder, the log of its gNB."""
 
 import contextlib
 import math
@@ -15,6 +15,9 @@ from fltestbed.server.admission import Admission
 from fltestbed.server.listening import listen
 
 MOST_LISTED = 8
+
+QUIET_S = 10.0
+"""A gNB reports each second or so; a log that has been still for longer is that of none, or of another day."""
 
 
 def check_admission(experiment: Experiment, clock: Clock) -> Iterator[Said]:
@@ -66,3 +69,19 @@ def check_run_folder(runs: Path, name: str) -> Said:
     if (runs / name).exists():
         return warning("run folder", f"{runs / name} exists", "give the server another --name")
     return ok("run folder", f"{runs / name} is to be made")
+
+
+def check_gnb_log(path: Path, clock: Clock) -> Said:
+    """Whether the log that is to be read into radio.csv is there, can be read, and grows."""
+    try:
+        with path.open("rb"):
+            still_s = max(0.0, clock.wall_ns() / 1e9 - path.stat().st_mtime)
+    except OSError as problem:
+        advice = (
+            "start the gNB first, with its log in a file that this user may read; without it radio.csv has no rows of it"
+        )
+        return warning("gNB log", f"{path}: {problem.strerror}", advice)
+    said = f"{path}, written {still_s:.0f} s ago"
+    if still_s > QUIET_S:
+        return warning("gNB log", said, "is the gNB up, and does it report (level info, or srsRAN's metrics)?")
+    return ok("gNB log", said)

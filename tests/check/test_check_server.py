@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fltestbed.check.arrival import compare_versions, judge_offset
-from fltestbed.check.server import check_admission, check_port, check_run_folder
+from fltestbed.check.finding import Finding
+from fltestbed.check.server import check_admission, check_gnb_log, check_port, check_run_folder
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import Experiment
 from fltestbed.config_file import validate
@@ -89,3 +90,19 @@ def test_a_wrong_clock_is_a_warning(offset_s: float, status: str, said: str) -> 
     """Server minus client: the client joins all the same."""
     found = only([judge_offset(offset_s)])
     assert (found.status, found.said) == (status, said)
+
+
+def test_a_gnbs_log_is_there_and_grows(tmp_path: Path) -> None:
+    """One that nobody writes, and one that is not there, leave radio.csv without its rows: that is said before."""
+    log = tmp_path / "gnb.log"
+    missing = only([check_gnb_log(log, SYSTEM_CLOCK)])
+    assert (missing.status, missing.said) == ("warning", f"{log}: No such file or directory")
+    log.touch()
+    written_ns = log.stat().st_mtime_ns
+
+    def judge(age_s: int) -> Finding:
+        return only([check_gnb_log(log, Clock(wall_ns=lambda: written_ns + age_s * 10**9))])
+
+    judged = [judge(age_s) for age_s in (2, 10, 11, -5)]
+    assert [each.status for each in judged] == ["ok", "ok", "warning", "ok"]
+    assert judged[0].said == f"{log}, written 2 s ago"

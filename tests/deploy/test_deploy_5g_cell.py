@@ -340,6 +340,7 @@ def test_a_second_run_changes_nothing_and_a_new_sim_only_itself(tmp_path: Path) 
         ("pi-1 = 2", "pi-1 = 1", "each with a number of its own"),
         ("pi-1 = 2", "pi-1 = 99999999999", "10 digits at most"),
         ("sst = 1 ", "slice = 1 ", "slice: unknown key"),
+        ('"/opt/openairinterface5g"', '"~/oai"', "oai.checkout: give the whole path"),
         ('dnn = "fltestbed"', 'dnn = "a\\"b"', "dnn"),
     ],
 )

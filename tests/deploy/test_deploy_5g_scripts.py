@@ -314,11 +314,12 @@ true
 @pytest.fixture
 def core(tmp_path: Path, pi: Pi) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs core.sh over a made cell, with stand-ins for docker and ip."""
-    schema = tmp_path / "doc" / "tutorial_resources" / "oai-cn5g" / "database" / "oai_db.sql"
+    source = tmp_path / "it's $(false) here"
+    schema = source / "doc" / "tutorial_resources" / "oai-cn5g" / "database" / "oai_db.sql"
     schema.parent.mkdir(parents=True)
     schema.write_text("CREATE TABLE of OpenAirInterface;\n")
     table = tmp_path / "cell.toml"
-    table.write_text((DEPLOY / "cell.toml").read_text().replace("/opt/openairinterface5g", str(tmp_path)))
+    table.write_text((DEPLOY / "cell.toml").read_text().replace("/opt/openairinterface5g", str(source)))
     make_cell.write_cell(load_cell(table), tmp_path / "cell")
     for name, script in (("docker", DOCKER), ("ip", "")):
         pi.install(name, script)
@@ -366,7 +367,8 @@ def test_a_core_without_its_tables_or_its_folder_says_so(
     core: Callable[..., subprocess.CompletedProcess[str]], pi: Pi
 ) -> None:
     """With what to set."""
-    (pi.folder / "doc" / "tutorial_resources" / "oai-cn5g" / "database" / "oai_db.sql").unlink()
+    (schema,) = pi.folder.glob("*/doc/*/*/*/oai_db.sql")
+    schema.unlink()
     done = core("up", "oai")
     assert (done.returncode, "set oai.checkout to its source" in done.stderr) == (1, True)
     assert core("up", "nowhere").returncode == 2

@@ -23,7 +23,8 @@ BEGINNING_BYTES = 1 << 20
 
 OLDEST_NS = 60_000_000_000
 NEWEST_NS = 100_000_000
-"""A line that was read now cannot have been written longer ago, or later: else its stamp is of another clock."""
+"""A line that was read now cannot have been written later, or longer before the reading before: else its stamp is of another
+clock."""
 
 PAIR_TRIES = 8
 """A process of the lowest priority may be held up between two clocks: the pair that was read the fastest counts."""
@@ -143,6 +144,7 @@ class GnbLogProbe:
         self._reports = GnbReports()
         self._sources: dict[str, int] = {}
         self._pairs: dict[Source, tuple[int, int]] = {}
+        self._before_ns = 0
 
     def open(self) -> dict[str, Any]:
         """Find the log, and what its beginning says of the TDD pattern; reports count from now on."""
@@ -158,18 +160,21 @@ class GnbLogProbe:
             for _ in self._reports.take(line):
                 pass
         self._reports = GnbReports(self._reports.tdd_pattern)  # and counters count from the first report on
+        self._before_ns = self._clock.raw_ns()
         return {"reads": str(self._path)} | self._said()
 
     def read(self) -> list[Row]:
         """One row for each modem in each report since the last reading."""
         assert self._tail is not None  # it is open
         self._pairs.clear()
+        since_ns = self._clock.raw_ns() - self._before_ns
         rows = []
         try:
             for line in self._tail.lines():
-                rows += [self._placed(stamp, row) for stamp, row in self._reports.take(line)]
+                rows += [self._placed(stamp, row, since_ns) for stamp, row in self._reports.take(line)]
         except OSError as error:
             raise TestbedError(f"{self._path}: cannot be read any more: {error.strerror}") from error
+        self._before_ns += since_ns
         return rows
 
     def close(self) -> dict[str, Any]:
@@ -182,13 +187,13 @@ class GnbLogProbe:
     def _said(self) -> dict[str, Any]:
         return {"tdd_pattern": self._reports.tdd_pattern} if self._reports.tdd_pattern else {}
 
-    def _placed(self, stamp: Stamp | None, row: Row) -> Row:
-        """A row with the raw clock's time of its report."""
+    def _placed(self, stamp: Stamp | None, row: Row, since_ns: int) -> Row:
+        """A row with the raw clock's time of its report, which came since so long ago."""
         raw_ns, now_ns = self._pair("wall" if stamp is None else stamp.source)
         told = "reading"
         if stamp is not None:
             age_ns = now_ns - stamp.ns
-            if -NEWEST_NS <= age_ns <= OLDEST_NS:
+            if -NEWEST_NS <= age_ns <= OLDEST_NS + since_ns:
                 raw_ns, told = raw_ns - age_ns, stamp.source
             else:
                 told = f"reading, {stamp.source} stamp not of this host's clock"

@@ -45,7 +45,7 @@ _ROUNDS = re.compile(r"([du]l)sch_rounds (\d{1,15}(?:/\d{1,15}){0,15}), ")
 _BYTES = re.compile(r"(MAC|LCID \d{1,3}):\s+TX\s+(\d{1,18}) RX\s+(\d{1,18}) bytes")
 _SNR = re.compile(r"NPRB (\d{1,3})\s+SNR (-?\d{1,3})\.(-?\d)")
 _SRSRAN = re.compile(r"Scheduler (cell|UE) .*?metrics: ")
-_FIGURE = re.compile(r"\b([a-z0-9_]{1,40})=\s?(0x[0-9a-fA-F]{1,4}|-?[\d.]{1,20})([kMGT]?)(?=[a-z%\s]|$)")
+_FIGURE = re.compile(r"\b([a-z0-9_]{1,40})=\s?(0x[0-9a-fA-F]{1,4}|-?[\d.]{1,12})([kMGT]?)(?=[a-z%\s]|$)")
 
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _LETTER = {"DOWNLINK": "D", "UPLINK": "U", "FLEXIBLE": "S"}

@@ -25,7 +25,9 @@ class Written:
     def __init__(self, path: Path, text: str = "") -> None:
         self.path = path
         path.write_text(text)
-        self.probe = GnbLogProbe(path, 1.0, Clock(lambda: RAW_NS, lambda: WALL_NS), lambda: MONOTONIC_NS)
+        self.later_ns = 0
+        clock = Clock(lambda: RAW_NS + self.later_ns, lambda: WALL_NS + self.later_ns)
+        self.probe = GnbLogProbe(path, 1.0, clock, lambda: MONOTONIC_NS + self.later_ns)
         self.facts = self.probe.open()
 
     def add(self, text: str) -> list[dict[str, Any]]:
@@ -90,6 +92,14 @@ def test_a_stamp_of_another_clock_is_not_believed(log: Written, stamp: str) -> N
     assert row["raw_ns"] == RAW_NS
     (told,) = log.probe.close()["stamped_by"]
     assert told in {"reading, wall stamp not of this host's clock", "reading, monotonic stamp not of this host's clock"}
+
+
+def test_what_came_in_a_long_pause_stands_where_it_was_written(log: Written) -> None:
+    """Rounds that are not measured have no readings; two hours are not another time zone then."""
+    log.later_ns = 7_200_000_000_000
+    (row,) = log.add(REPORT.replace("[NR", "1785681621.000000 [NR", 1))  # a second after the first reading could have been
+    assert row["raw_ns"] == RAW_NS + 1_000_000_000
+    assert log.probe.close()["stamped_by"] == {"wall": 1}
 
 
 def test_what_was_there_before_is_not_of_this_run(follow: Follow) -> None:
