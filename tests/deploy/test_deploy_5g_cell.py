@@ -113,6 +113,13 @@ def test_the_carrier_is_the_same_in_both_gnbs(made: tuple[Cell, Path]) -> None:
         assert [oai[oai_name.format(direction)] for direction in ("Downlink", "Uplink")] == expected
 
 
+def test_a_radio_with_noise_at_its_centre_sends_no_uplink_there(made: tuple[Cell, Path]) -> None:
+    """An N300's four blocks around the middle of 273, which is in block 136; a B210 has none."""
+    cell, folder = made
+    kept_free = gnb_of_oai(folder)["gNBs"][0].get("ul_prbblacklist")
+    assert kept_free == {"b200": None, "n300": "135,136,137,138"}[cell.radio.device]
+
+
 def test_random_access_is_in_an_uplink_slot(made: tuple[Cell, Path]) -> None:
     """Configuration 98 has its occasions in the last slot of a frame of 20 (TS 38.211, table 6.3.3.2-3)."""
     cell, folder = made

@@ -181,7 +181,7 @@ def _head(match: re.Match[str]) -> Row:
     """OpenAirInterface's first line of a modem."""
     row = _first("5g", match[1].lower()) | {"in_sync": match[2] == "in-sync"}
     text = match[3]
-    if (headroom := re.match(r"PH (-?\d{1,3}) dB", text)) is not None:
+    if (headroom := re.search(r"\bPH (-?\d{1,3}) dB", text)) is not None:
         row["power_headroom_db"] = int(headroom[1])
     if (power := re.search(r"average RSRP (-?\d{1,3}) \((\d{1,9}) meas\)", text)) is not None and int(power[2]) > 0:
         row["rsrp_dbm"] = float(power[1])

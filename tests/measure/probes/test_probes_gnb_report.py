@@ -4,8 +4,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fltestbed.measure.probes.gnb_report import MOST_MODEMS, GnbReports, Stamp
+from fltestbed.measure.schema import RADIO_TABLE
 
 DOCUMENTED = """\
 [NR_MAC]   Frame.Slot 128.0
@@ -52,7 +55,8 @@ SRSRAN = (
     "pusch_rsrp_db=ovl ul_ri=1.0 ul_mcs=1 ul_brate= 950bps ul_nof_ok=30 ul_nof_nok=10 ul_error_rate=25% ul_nof_prbs=1000 "
     "bsr=1.2k sr_count=3 ta=-40ns srs_ta=n/a last_phr=2",
 )
-SECOND_NS = 1_000_000_000
+REPORTS = GnbReports()
+"""Goes on from one example to the next, as from one reading to the next."""
 
 
 def rows_of(text: str, reports: GnbReports | None = None) -> list[tuple[Stamp | None, dict[str, Any]]]:
@@ -178,6 +182,22 @@ def test_damaged_lines_do_no_harm(line: str) -> None:
     made = rows_of(f"{line}\n{DOCUMENTED}")
     assert made[-1][1] == FIGURES
     assert all(row.get("dl_mcs") is None for _, row in made[:-1])
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_whatever_a_log_holds_rows_are_of_the_columns_types(data: st.DataObject) -> None:
+    """Pieces of real lines in any order, cut anywhere, with anything between: nothing raises, and every cell can be written."""
+    text = NEW + OLD + "\n".join(SRSRAN)
+    places = st.integers(0, len(text))
+    pieces = st.one_of(st.text(max_size=8), st.builds(lambda a, b: text[min(a, b) : max(a, b)], places, places))
+    lines = "".join(data.draw(st.lists(pieces, max_size=6))).split("\n")
+    kinds = {column.name: column.kind for column in RADIO_TABLE.columns}
+    for line in lines:
+        for _, row in REPORTS.take(line):
+            for name, value in row.items():
+                assert value is None or type(value).__name__ == kinds[name]
+                assert not isinstance(value, int) or abs(value) < 2**63
 
 
 def test_what_is_kept_of_modems_is_bounded() -> None:
