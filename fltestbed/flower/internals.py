@@ -61,7 +61,9 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "NOOP_FLWR_AID",
         "SubStatus.COMPLETED",
         "SubStatus.FAILED",
+        "SYSTEM_TIME_TOLERANCE",
         "TIMESTAMP_HEADER",
+        "TIMESTAMP_TOLERANCE",
     ),
     "flwr.supercore.constant": (
         "FLEET_HTTP_PUBLIC_KEY_HEADER",

@@ -55,6 +55,8 @@ A = TypeVar("A")
 
 CONNECT_S = 2.0
 RETRY_S = 0.5
+SIGNED_FOR_S = 30.0
+"""How long a signed moment is used again. Flower takes it for 300 s; to sign and to check costs most of a small request."""
 LEAVE_S = 1.0
 """For the last word to a server that may be gone."""
 
@@ -93,6 +95,8 @@ class NodeKey:
         self.public = public_key_to_bytes(self._private.public_key())
         self._clock = clock
         self._server_minus_raw_s = clock.wall_ns() / 1e9 - clock.raw_ns() / 1e9
+        self._signed: dict[str, str] = {}
+        self._signed_ns = 0
 
     def learn_time(self, date_header: str) -> None:
         """Correct the time that is signed: a Pi without a battery may boot days in the past, and Flower refuses
@@ -105,6 +109,7 @@ class NodeKey:
                 f"the server says that it is {printable(date_header, 60)!r}, which is no date; is it a fltestbed server?"
             ) from error
         self._server_minus_raw_s = server - self._clock.raw_ns() / 1e9
+        self._signed = {}
 
     @property
     def wall_offset_s(self) -> float:
@@ -116,7 +121,13 @@ class NodeKey:
         return self._server_minus_raw_s + self._clock.raw_ns() / 1e9
 
     def headers(self) -> dict[str, str]:
-        """Flower's three headers of a signed request."""
+        """Flower's three headers of a signed request; what is signed is the time, so they serve for `SIGNED_FOR_S`."""
+        now_ns = self._clock.raw_ns()
+        if not self._signed or now_ns - self._signed_ns > SIGNED_FOR_S * 1e9:
+            self._signed, self._signed_ns = self._sign(), now_ns
+        return self._signed
+
+    def _sign(self) -> dict[str, str]:
         timestamp = datetime.fromtimestamp(self._server_s(), UTC).isoformat()
         signature = sign_message(self._private, timestamp.encode("ascii"))
         return {

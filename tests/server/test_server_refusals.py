@@ -3,12 +3,21 @@
 import http.client
 import json
 from base64 import b64encode
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
+from fastapi import Request
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
 
 from fltestbed.client.transport import PREFIX
+from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
-from tests.server.lab import Running
+from fltestbed.flower import superlink
+from fltestbed.flower.node import NodeKey
+from tests.server.lab import Lab, Running
 from tests.server.pi import TIMEOUT_S, Pi, assert_alive, header_text, raw_request
 
 
@@ -25,6 +34,50 @@ def test_an_unsigned_request_is_refused(running: Running, pi: Pi, path: str) -> 
         assert response.status == 401, (headers, response.read())
         assert set(json.loads(response.read())) == {"error"}
         connection.close()
+
+
+def test_a_signature_is_looked_at_once(lab: Lab, pi: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same signed moment again needs no second look while it counts; another signature, or another node's, does."""
+    looked: list[str] = []
+
+    def looking(request: Request) -> None:
+        looked.append(request.headers[TIMESTAMP_HEADER])
+        authenticate_node(request)
+
+    monkeypatch.setattr(superlink, "authenticate_node", looking)
+
+    def problem(headers: dict[str, str], node_id: int) -> str | None:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        app = lab.superlink.app
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": raw, "app": app, "state": {}}
+        return lab.superlink.authenticate(scope, node_id)
+
+    lab.superlink._proved.clear()  # of the requests that the client has made already
+    signed = pi.key.headers()
+    moment = signed[TIMESTAMP_HEADER]
+    assert [problem(signed, pi.node_id) for _ in range(3)] == [None] * 3
+    assert looked == [moment]
+    forged = signed | {FLEET_HTTP_SIGNATURE_HEADER: b64encode(b"forged").decode()}
+    assert problem(forged, pi.node_id) is not None
+    assert problem(signed, pi.node_id + 1) is not None
+    assert looked == [moment] * 3
+    old = (datetime.fromisoformat(moment) - timedelta(seconds=310)).isoformat()
+    lab.superlink._proved[pi.node_id] = (old, *list(lab.superlink._proved[pi.node_id])[1:])
+    assert problem(signed | {TIMESTAMP_HEADER: old}, pi.node_id) is not None  # too old by now, whoever signed it
+
+
+def test_a_moment_is_signed_once_in_a_while(tmp_path: Path) -> None:
+    """For 30 s the same headers; then, or when the server's time is learnt, others."""
+    now_ns = [0]
+    key = NodeKey(tmp_path / "key", Clock(raw_ns=lambda: now_ns[0], wall_ns=lambda: 10**18 + now_ns[0]))
+    first = key.headers()
+    now_ns[0] = 29 * 10**9
+    assert key.headers() == first
+    now_ns[0] = 31 * 10**9
+    second = key.headers()
+    assert (datetime.fromisoformat(second[TIMESTAMP_HEADER]) - datetime.fromisoformat(first[TIMESTAMP_HEADER])).seconds == 31
+    key.learn_time("Mon, 23 Nov 2026 07:00:00 GMT")
+    assert key.headers()[TIMESTAMP_HEADER] == "2026-11-23T07:00:00+00:00"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "hello", 405), ("POST", "no-such-route", 404)])
