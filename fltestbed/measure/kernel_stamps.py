@@ -12,7 +12,11 @@ than `MOST_DELAY_NS` ago: then the moment of reading counts, as with a device th
 
 What comes behind a gap can be read when the gap is filled, and carries the stamp of its own, earlier packet. So the moment
 of reading counts also for what is read after packets have come out of order (the kernel counts them, since 5.4), until
-nothing waits for a gap any more.
+nothing waits for a gap any more. By how much that may be too late is known as well (`arrival_uncertainty_ns`). The last byte
+came no earlier than each of these: the stamp of what was read; the last reading before that left nothing to read, as what is
+read now was not to be had then; and data in order, of which the kernel says in ticks of its timer how long ago it came. The
+latter two are of when TCP had it: microseconds after the driver, unless the host's soft interrupts have to wait. With TLS
+all this is of the encrypted bytes.
 
 A stamp of sending comes with the place of its write in the stream (SOF_TIMESTAMPING_OPT_ID), so the first write of a message
 and its last are told apart, also when one of them was lost and sent again: what counts is when it left for the first time.
@@ -30,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
-from fltestbed.measure.tcp import out_of_order_packets
+from fltestbed.measure.tcp import longest_silence_ns, out_of_order_packets
 
 MOST_DELAY_NS = 1_000_000_000
 
@@ -67,9 +71,12 @@ class StampedSocket(socket.socket):
     Attributes
     ----------
     first_ns : int or None
-        Raw clock when the first byte read after `expect` reached this host.
+        Raw clock when the first byte read after `expect` reached this host. Behind a gap it is too late by an unknown time;
+        the bounds that are made of it grow by as much.
     arrived_ns : int or None
         Raw clock when the last byte read so far reached this host.
+    arrival_uncertainty_ns : int
+        By how much `arrived_ns` may be too late; 0 where it is the kernel's stamp.
     """
 
     def __init__(self, *arguments: Any, clock: Clock = SYSTEM_CLOCK, **named: Any) -> None:
@@ -77,6 +84,9 @@ class StampedSocket(socket.socket):
         self.clock = clock
         self.first_ns: int | None = None
         self.arrived_ns: int | None = None
+        self.arrival_uncertainty_ns = 0
+        self._arrived_after_ns = 0  # of what `arrived_ns` is about
+        self._drained_ns = 0  # before the last reading that left nothing to read
         self._written: int | None = None  # by `sendall`, after its first write since `begin_sending`
         self._first_left: _Departure | None = None
         self._last_left: _Departure | None = None
@@ -101,6 +111,7 @@ class StampedSocket(socket.socket):
         self._is_on = on
         self._out_of_order, self._has_gap = out_of_order_packets(self), True
         self.first_ns = self.arrived_ns = None
+        self.arrival_uncertainty_ns = 0
         self._first_left = self._last_left = None
         self._set(_RX_SOFTWARE if on else 0)
 
@@ -219,8 +230,9 @@ class StampedSocket(socket.socket):
         was_fresh = self._is_fresh
         view = view[:1] if was_fresh else view
         self._wait_readable()
+        before_ns = self.clock.raw_ns()
         count, ancillary, _, _ = self.recvmsg_into([view], _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary, drained=count < len(view))
+        self._note_arrival(ancillary, before_ns, drained=count < len(view))
         if was_fresh:
             self._note_first()
         return count
@@ -246,18 +258,32 @@ class StampedSocket(socket.socket):
         raise TimeoutError("timed out")
 
     def _receive(self, bufsize: int, flags: int) -> bytes:
+        before_ns = self.clock.raw_ns()
         data, ancillary, _, _ = self.recvmsg(bufsize, _ANCILLARY_BYTES, flags)
-        self._note_arrival(ancillary, drained=len(data) < bufsize)
+        self._note_arrival(ancillary, before_ns, drained=len(data) < bufsize)
         return data
 
-    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], *, drained: bool) -> None:
-        """Bytes have been read, everything that could be if `drained`."""
+    def _note_arrival(self, ancillary: list[tuple[int, int, bytes]], before_ns: int, *, drained: bool) -> None:
+        """Bytes have been read since `before_ns`, everything that could be if `drained`."""
         stamp = self._read_stamp(ancillary, latest=True)
         now = self.clock.raw_ns()
         if self._waited_for_a_gap(drained) or stamp is None or stamp > now:
-            stamp = now
+            stamp, after = now, self._earliest(ancillary, now)
+        else:
+            after = stamp
         # The same stamp, read twice with a part of its packet each, comes out a little different: a look has a length.
         self.arrived_ns = max(stamp, self.arrived_ns or 0)
+        # The last of several arrivals came no earlier than the earliest that any of them can have.
+        self._arrived_after_ns = max(after, self._arrived_after_ns)
+        self.arrival_uncertainty_ns = self.arrived_ns - self._arrived_after_ns
+        if drained:
+            self._drained_ns = before_ns
+
+    def _earliest(self, ancillary: list[tuple[int, int, bytes]], now: int) -> int:
+        """Raw clock when that which has just been read can have come at the earliest, where no stamp counts."""
+        stamp, silence_ns = self._read_stamp(ancillary, latest=False), longest_silence_ns(self)
+        bounds = (self._drained_ns, stamp or 0, 0 if silence_ns is None else now - silence_ns)
+        return min(now, max(bounds))
 
     def _waited_for_a_gap(self, drained: bool) -> bool:
         """Whether what has just been read may have waited for a gap to be filled."""

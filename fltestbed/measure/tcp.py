@@ -3,6 +3,7 @@
 import ctypes
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ _IPV6_HEADER_BYTES = 40
 _TCP_HEADER_BYTES = 20
 _TCP_TIMESTAMP_BYTES = 12
 _TIMESTAMPS_OPTION = 1
+_CLOCK_MONOTONIC_COARSE = 6  # linux/time.h: as of the last tick of the kernel's timer
+_TICK_NS = round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
 
 
 def _fields(kind: type[ctypes.c_uint8 | ctypes.c_uint32 | ctypes.c_uint64], names: str) -> list[tuple[str, type]]:
@@ -117,6 +120,18 @@ def out_of_order_packets(sock: socket.socket) -> int | None:
     except OSError:
         return None
     return None if len(raw) < end else int.from_bytes(raw[_TcpInfo.rcv_ooopack.offset : end], sys.byteorder)
+
+
+def longest_silence_ns(sock: socket.socket) -> int | None:
+    """How long ago data last came in order, at most; None if the connection is closed.
+
+    What comes behind a gap is not in order, what fills the gap is. The kernel counts in ticks of its timer
+    (tcpi_last_data_recv; 1 to 10 ms each), so what it says may be a tick too short, or as much as its tick is late.
+    """
+    tick_ns = time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE)
+    info = tcp_info(sock)
+    late_ns = time.monotonic_ns() - tick_ns
+    return None if info is None else info.last_data_recv * 1_000_000 + max(late_ns, _TICK_NS)
 
 
 def _is_ipv6(sock: socket.socket) -> bool:
