@@ -28,7 +28,7 @@ from fltestbed.measure.schema import PHASES_TABLE, UPLINK_COMPRESSION_ERROR
 SUMMARISED = {
     "phases.csv": Part((
         "run", "round", "client", "link", "message_type", "phase", "start_host", "start_raw_ns", "end_host", "end_raw_ns",
-        "payload_bytes", "status",
+        "stamp_uncertainty_s", "payload_bytes", "status",
     )),
     "transfers.csv": Part((
         "round", "client", "direction", "client_start_raw_ns", "client_end_raw_ns", "client_response_raw_ns", "rtt_s",
@@ -169,7 +169,8 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     -------
     DataFrame
         The columns of timeline.csv. A duration between stamps of one host is the difference of its raw stamps and certain;
-        between two hosts it has the mapping's half-width at the client's stamp. Nothing is clamped.
+        between two hosts it has the mapping's half-width at the client's stamp. What the stamps themselves may be off is
+        added to both; it is nothing where it was not recorded. Nothing is clamped.
     """
     starts, ends = phases["start_host"].astype(REPEATED), phases["end_host"].astype(REPEATED)
     start, start_half_width, start_known = _on_server(starts, phases["start_raw_ns"], mappings)
@@ -180,6 +181,7 @@ def timeline(phases: pd.DataFrame, mappings: Mapping[str, ClockMapping], zero_ra
     raw_ns = (phases["end_raw_ns"] - phases["start_raw_ns"]).to_numpy(dtype=np.int64, na_value=0)
     duration_s = np.where(one_host, raw_ns, end - start) / 1e9
     uncertainty_s = np.where(one_host, 0, start_half_width + end_half_width) / 1e9
+    uncertainty_s += np.nan_to_num(phases["stamp_uncertainty_s"].to_numpy())
     start -= zero_raw_ns
     end -= zero_raw_ns
     best = {

@@ -228,6 +228,7 @@ def _delivered(message: Message) -> Message:
 def told() -> list[bytes]:
     """What clients say when all goes well, and when somebody means ill."""
     stamps = dict.fromkeys(("downlink_end_raw_ns", "called_raw_ns", "returned_raw_ns", "send_raw_ns"), 5)
+    stamps["downlink_end_uncertainty_ns"] = 1
     transfer = {
         "message_id": "m",
         "direction": "uplink",

@@ -148,6 +148,7 @@ def _rows(
             "duration_s": (end - start) / 1e9,
             "duration_uncertainty_s": 0.013 if between else 0.0,
             "placement_uncertainty_s": 0.0 if hosts == ("server", "server") else 0.013,
+            "stamp_uncertainty_s": 0.0,
             "uncertain": 0,
             "payload_bytes": 2_910_504 if transfer else None,
             "wire_bytes": 3_044_387 if transfer else None,

@@ -229,10 +229,12 @@ class BundleCarrier:
         if parcel.pulled is not None:
             self._late.clock_sample("pull", parcel.pulled, prologue)
             self._late.downlink(result.message_id, parcel.pulled)
-        own = {**result.facts, "downlink_end_raw_ns": parcel.end_ns} if self._late.is_on else {}
-        facts = own | self._late.take()
+        known = {**result.facts, "downlink_end_raw_ns": parcel.end_ns}
+        if parcel.pulled is not None:
+            known["downlink_end_uncertainty_ns"] = parcel.pulled.end_uncertainty_ns
+        facts = (known if self._late.is_on else {}) | self._late.take()
         body = [encode_head(facts, messages=1), result.reply]
-        kept = {**result.facts, "message_id": result.message_id, "downlink_end_raw_ns": parcel.end_ns}
+        kept = known | {"message_id": result.message_id}
         kept |= {"payload_bytes": len(result.reply), "downlink_start_raw_ns": prologue["server_send_raw_ns"]}
         kept |= {key: prologue.get(key) for key in ("round", "message_type")}
         try:
@@ -250,7 +252,9 @@ class BundleCarrier:
             log.warning("%s", pushed.data.get("error"))
             return
         refuse(pushed)
-        self._late.keep_reply(kept | sent | {"server_end_raw_ns": pushed.data["server_end_raw_ns"]})
+        ended = {"server_end_raw_ns": pushed.data["server_end_raw_ns"]}
+        ended["server_end_uncertainty_ns"] = pushed.data.get("server_end_uncertainty_ns", 0)
+        self._late.keep_reply(kept | sent | ended)
         self._late.clock_sample("push", pushed, pushed.data)
         self._late.broken_uplinks(result.message_id, self._connection.broken)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)

@@ -12,6 +12,7 @@ Stamps are of the client's CLOCK_MONOTONIC_RAW:
     The first byte of the response reached this host, by the kernel's stamp; where there is none, its header was read.
 ``end_ns``
     The last byte of the response reached this host, by the kernel's stamp; where there is none, it was read.
+    `end_uncertainty_ns`: by how much that may be too late.
 
 What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
@@ -87,6 +88,7 @@ class Reply:
     """Time that was needed to open a connection; 0 when there was one."""
     before: TcpSnapshot | None
     after: TcpSnapshot | None
+    end_uncertainty_ns: int = 0
 
     @property
     def data(self) -> "Answer":
@@ -303,9 +305,10 @@ class ServerConnection:
             sock.stamp_sending(False)
         content = read_body(response, MOST_BYTES.get(path, MOST_CONTROL_BYTES), LONGEST_ANSWER_S)
         end_ns = (sock and sock.arrived_ns) or self._clock.raw_ns()
+        late_ns = sock.arrival_uncertainty_ns if sock is not None else 0
         after = tcp_snapshot(sock) if sock is not None else None
         self._count(self._socket)
-        return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after)
+        return Reply(response.status, content, self.send_ns, sent_ns, first_ns, end_ns, connect_ns, before, after, late_ns)
 
     def _stamped(self) -> StampedSocket | None:
         """The connection's socket, if this round is measured."""

@@ -30,8 +30,8 @@ CLIENTS_TABLE = Table(
         + """
         downlink_client_view_s downlink on the client's clock alone, around pulling the message
         uplink_client_view_s uplink on the client's clock alone, around pushing the reply
-        downlink_uncertainty_s half-width of the clock mapping in downlink_s
-        uplink_uncertainty_s half-width of the clock mapping in uplink_s
+        downlink_uncertainty_s half-width of downlink_s: of the clock mapping, and of the stamp of its end
+        uplink_uncertainty_s half-width of uplink_s: of the clock mapping, and of the stamp of its end
         downlink_goodput_bps payload bits a second of the downlink
         uplink_goodput_bps payload bits a second of the uplink
         rtt_s smoothed round-trip time at the end of the uplink

@@ -50,8 +50,9 @@ PHASES_TABLE = Table(
         start_ns start on the server's clock, from the run's zero, with the clock mapping known when the row was written
         end_ns end on the server's clock, from the run's zero
         duration_s end minus start; across two hosts with the mapping of that moment, never clamped: it may be negative within its uncertainty
-        duration_uncertainty_s half-width of the clock mapping in duration_s; 0 when both stamps are of one host
+        duration_uncertainty_s half-width of duration_s: of the clock mapping, 0 when both stamps are of one host, plus stamp_uncertainty_s
         placement_uncertainty_s half-width of the position of start_ns and end_ns on the server's clock; 0 for stamps of the server
+        stamp_uncertainty_s by how much the stamp of an arrival (its end, or its start of deserialize and collect, which follow one) may be too late because the kernel did not say when the packet came; part of duration_uncertainty_s
         uncertain [bool] 1 when the magnitude of duration_s is smaller than duration_uncertainty_s
         payload_bytes bytes of the model message without HTTP framing; for transfers only
         wire_bytes bytes of the transfer's direction on the wire: TCP payload with retransmissions, and Ethernet, IP and TCP headers; for transfers only

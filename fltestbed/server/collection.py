@@ -248,6 +248,7 @@ def _replay_reply(log: RoundLog, task: Task, reply: ReplyFacts, kept: KeptReply)
     if kept.server_end_raw_ns is None or kept.payload_bytes is None:
         log.client_told(task, reply, WireBytes(None, None))
     else:
+        task.uplink_end_uncertainty_ns = kept.server_end_uncertainty_ns
         log.replied(task, reply, kept.server_end_raw_ns, kept.payload_bytes, WireBytes(None, None))
 
 

@@ -13,6 +13,8 @@ from fltestbed.server.tasks import ReplyFacts
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 62, strict=True)]
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
 """A duration: at most four months, so that no sum or mean of absurd ones is ever made."""
+Lateness = Annotated[int, Field(ge=0, le=3600 * 10**9, strict=True)]
+"""Of a stamp, in nanoseconds: at most as long as a client waits for the end of an answer."""
 Count = Annotated[int, Field(ge=0, lt=1 << 48)]
 Amount = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=300)]
@@ -94,6 +96,7 @@ class _Reply(Facts):
     send_raw_ns: Nanoseconds
     connect_ns: Nanoseconds = 0
     first_send_raw_ns: Nanoseconds | None = None
+    downlink_end_uncertainty_ns: Lateness = 0
     spans: Annotated[tuple[SpanFacts, ...], Field(max_length=100)] = ()
 
 
@@ -111,6 +114,7 @@ class KeptReply(LateReply):
     message_type: Name | None = None
     downlink_start_raw_ns: Nanoseconds | None = None
     server_end_raw_ns: Nanoseconds | None = None
+    server_end_uncertainty_ns: Lateness = 0
     payload_bytes: Count | None = None
 
 
@@ -263,6 +267,7 @@ def in_order(reply: _Reply, error: str | None) -> ReplyFacts:
         connect_ns=reply.connect_ns,
         error=error,
         first_send_ns=reply.first_send_raw_ns,
+        downlink_end_uncertainty_ns=reply.downlink_end_uncertainty_ns,
     )
 
 

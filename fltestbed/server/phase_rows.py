@@ -8,9 +8,9 @@ from fltestbed.measure.recorder import Recorder
 from fltestbed.server.tasks import SERVER, Client, Stamp, Task
 
 
-def on_server(raw_ns: int) -> Stamp:
-    """A moment on the server's raw clock."""
-    return Stamp(SERVER, raw_ns)
+def on_server(raw_ns: int, uncertainty_ns: int = 0) -> Stamp:
+    """A moment on the server's raw clock, which may have been earlier by as much as `uncertainty_ns`."""
+    return Stamp(SERVER, raw_ns, uncertainty_ns)
 
 
 class PhaseRows:
@@ -38,8 +38,8 @@ class PhaseRows:
             "round": round_, "message_type": message_type, "attempt": 1, "phase": phase,
             "start_host": SERVER, "start_raw_ns": start_ns, "end_host": SERVER, "end_raw_ns": end_ns,
             "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": (end_ns - start_ns) / 1e9,
-            "duration_uncertainty_s": 0.0, "placement_uncertainty_s": 0.0, "uncertain": False, "status": "ok",
-            "detail": detail,
+            "duration_uncertainty_s": 0.0, "placement_uncertainty_s": 0.0, "stamp_uncertainty_s": 0.0,
+            "uncertain": False, "status": "ok", "detail": detail,
         })  # fmt: skip
 
     def write(
@@ -67,8 +67,10 @@ class PhaseRows:
         self._recorder.write("phases.csv", row)
 
     def _place(self, client: Client, start: Stamp, end: Stamp) -> dict[str, Any]:
+        stamps_ns = start.uncertainty_ns + end.uncertainty_ns
         placed = {
             "start_host": start.host, "start_raw_ns": start.raw_ns, "end_host": end.host, "end_raw_ns": end.raw_ns,
+            "stamp_uncertainty_s": stamps_ns / 1e9,
         }  # fmt: skip
         first, last = _offset(client, start), _offset(client, end)
         if first is None or last is None:
@@ -76,7 +78,7 @@ class PhaseRows:
         start_ns, end_ns = start.raw_ns + first.offset_ns, end.raw_ns + last.offset_ns
         same_host = start.host == end.host
         duration_ns = end.raw_ns - start.raw_ns if same_host else end_ns - start_ns
-        uncertainty_ns = 0 if same_host else max(first.half_width_ns, last.half_width_ns)
+        uncertainty_ns = stamps_ns + (0 if same_host else max(first.half_width_ns, last.half_width_ns))
         return placed | {
             "start_ns": start_ns - self._zero, "end_ns": end_ns - self._zero, "duration_s": duration_ns / 1e9,
             "duration_uncertainty_s": uncertainty_ns / 1e9,

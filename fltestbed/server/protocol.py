@@ -124,6 +124,11 @@ class Connection:
         return None if self._stamped is None else self._stamped.arrived_ns
 
     @property
+    def arrival_uncertainty_ns(self) -> int:
+        """By how much `arrived_ns` may be too late."""
+        return 0 if self._stamped is None else self._stamped.arrival_uncertainty_ns
+
+    @property
     def began_ns(self) -> int | None:
         """Raw clock when the first byte since `begin_sending` left this host; None if the kernel has not said."""
         return None if self._stamped is None or self._stamped.fileno() < 0 else self._stamped.began_ns()

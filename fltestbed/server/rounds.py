@@ -115,7 +115,8 @@ class RoundLog:
         task.held_ns = raw_ns
         task.failed = error is not None
         if task.uplink_end_ns is not None:
-            self._rows.write(task, "collect", on_server(task.uplink_end_ns), on_server(raw_ns))
+            arrived = on_server(task.uplink_end_ns, task.uplink_end_uncertainty_ns)
+            self._rows.write(task, "collect", arrived, on_server(raw_ns))
             if error is not None:
                 self.absences.missing(task, Symptom(self.compute_phase(task), "error reply", error), raw_ns)
         elif error is not None:  # Flower's own, for a node without a heartbeat
@@ -218,12 +219,13 @@ class RoundLog:
         self.uplink_ended(task, end_ns)
         self.client_told(task, facts, wire)
         sent = Stamp(task.client.name, facts.send_ns)
-        self._rows.write(task, "uplink", sent, on_server(end_ns), payload_bytes=payload_bytes, wire_bytes=wire.uplink)
+        arrived = on_server(end_ns, task.uplink_end_uncertainty_ns)
+        self._rows.write(task, "uplink", sent, arrived, payload_bytes=payload_bytes, wire_bytes=wire.uplink)
 
     def client_told(self, task: Task, facts: ReplyFacts, wire: WireBytes) -> None:
         """A client tells of its phases, from the message's arrival to the first byte of the reply."""
         name = task.client.name
-        arrived = Stamp(name, facts.downlink_end_ns)
+        arrived = Stamp(name, facts.downlink_end_ns, facts.downlink_end_uncertainty_ns)
         if task.downlink_start_ns is not None:
             self._rows.write(
                 task,

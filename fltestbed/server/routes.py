@@ -10,7 +10,8 @@ Clients sign their requests as Flower's nodes do. All stamps are of the server's
 ``server_end`` of a downlink
     The last byte of the response left this host, by the kernel's stamp; where there is none, it was handed to the kernel.
 ``server_end`` of an uplink
-    The last byte of the request reached this host, by the kernel's stamp; where there is none, it was read.
+    The last byte of the request reached this host, by the kernel's stamp; where there is none, it was read. By how much that
+    may be too late goes with it.
 
 What the kernel's stamps are, and how they come to the raw clock, stands in `fltestbed.measure.kernel_stamps`.
 """
@@ -189,7 +190,7 @@ class Routes:
         try:
             if task is not None:
                 self._log.uplink_started(task)
-            bundle, send_ns, end_ns = await self._receive_bundle(request)
+            bundle, send_ns, end_ns, end_uncertainty_ns = await self._receive_bundle(request)
         except ClientDisconnect:
             if task is not None and task.is_measured:
                 reason, read_bytes = _connection(request).ended or "the request ended early", request.state.read_bytes
@@ -205,6 +206,7 @@ class Routes:
         accepted = self._exchange.accept(bundle)
         await asyncio.sleep(0)  # whoever waits for the reply goes first; what follows is for the records
         if accepted and task is not None and task.uplink_end_ns is None:
+            task.uplink_end_uncertainty_ns = end_uncertainty_ns
             if task.is_measured:
                 wire = self._transfers.uplink_arrived(
                     task, receive_ns, end_ns, bundle.payload_bytes, _connection(request), attempt
@@ -218,10 +220,12 @@ class Routes:
         self._take_late(client, bundle.prologue, receive_ns)
         if not accepted:
             return _refusal(409, NOT_WANTED)
-        return StampedAnswer({"server_end_raw_ns": end_ns}, self._clock)
+        return StampedAnswer({"server_end_raw_ns": end_ns, "server_end_uncertainty_ns": end_uncertainty_ns}, self._clock)
 
-    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int]:
-        """Decode the request's body while it comes; also the client's stamp behind it, and when its last byte arrived."""
+    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int, int]:
+        """Decode the request's body while it comes; also the client's stamp behind it, when its last byte arrived, and by
+        how much that may be too late.
+        """
         decoder, refusal, tail = Decoder(), None, b""
         left = _announced(request) - START_BYTES
         async for chunk in _chunks(request, self._roster.largest_message_bytes):
@@ -233,10 +237,11 @@ class Routes:
                     decoder.feed(part)
                 except BundleError as error:
                     refusal = error  # told when the client listens: it sends to the end first
-        end_ns = _connection(request).arrived_ns or self._clock.raw_ns()
+        connection = _connection(request)
+        end_ns, end_uncertainty_ns = connection.arrived_ns or self._clock.raw_ns(), connection.arrival_uncertainty_ns
         if refusal is not None:
             raise refusal
-        return decoder.end(), int.from_bytes(tail, "big"), end_ns
+        return decoder.end(), int.from_bytes(tail, "big"), end_ns, end_uncertainty_ns
 
     async def _leave(self, request: Request, node_id: int) -> Response:
         facts = await _json(request)

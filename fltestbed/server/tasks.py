@@ -51,10 +51,11 @@ class Client:
 
 @dataclass(frozen=True)
 class Stamp:
-    """A moment on one host's raw clock."""
+    """A moment on one host's raw clock; it may have been earlier by as much as `uncertainty_ns`."""
 
     host: str
     raw_ns: int
+    uncertainty_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Task:
     downlink_start_ns: int | None = None
     downlink_payload_bytes: int = 0
     uplink_end_ns: int | None = None
+    uplink_end_uncertainty_ns: int = 0
+    """By how much that may be too late."""
     held_ns: int | None = None
     failed: bool = False
     """Whether the reply is an error."""
@@ -133,6 +136,8 @@ class ReplyFacts:
         Reason of an error reply.
     first_send_ns : int or None
         The same as `send_ns` of the first attempt to send the reply, if that one failed.
+    downlink_end_uncertainty_ns : int
+        By how much `downlink_end_ns` may be too late.
     """
 
     downlink_end_ns: int
@@ -143,6 +148,7 @@ class ReplyFacts:
     connect_ns: int
     error: str | None = None
     first_send_ns: int | None = None
+    downlink_end_uncertainty_ns: int = 0
 
 
 @dataclass(frozen=True)

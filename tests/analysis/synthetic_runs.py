@@ -182,6 +182,7 @@ class Synthetic:
             duration_s=(stamps["end_ns"] - stamps["start_ns"]) / 1e9,
             duration_uncertainty_s=0.02 if between else 0.0,
             placement_uncertainty_s=0.0 if start_host == end_host == "server" else 0.02,
+            stamp_uncertainty_s=0.0,
             uncertain=0,
             **moved,
             status="ok",

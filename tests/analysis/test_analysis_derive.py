@@ -83,6 +83,37 @@ class TestTimeline:
         assert (table.loc[~across, "duration_uncertainty_s"] == 0).all()
         assert (table.loc[table["client"].isna(), "placement_uncertainty_s"] == 0).all()
 
+    def test_what_a_stamp_leaves_open_is_added(self, folder: Path) -> None:
+        """60 ms of each uplink's end: in its row and in what follows, in clients.csv, and in what marks it uncertain."""
+        phases = pd.read_csv(folder / "phases.csv", dtype="str", keep_default_na=False)
+        late = phases["phase"].isin(["uplink", "collect"])
+        phases["stamp_uncertainty_s"] = phases["stamp_uncertainty_s"].mask(late, "0.06")
+        without = derive(load_run(folder))
+        phases.to_csv(folder / "phases.csv", index=False)
+        run = derive(load_run(folder))
+        before, after = (each["timeline"]["duration_uncertainty_s"] for each in (without, run))
+        assert after[late].to_numpy() == pytest.approx(before[late].to_numpy() + 0.06)
+        assert (after[~late] == before[~late]).all()
+        collects = run["timeline"][run["timeline"]["phase"] == "collect"]
+        assert (collects["uncertain"] == (collects["duration_s"] < 0.06)).all()
+        for column, more_s in (("uplink_uncertainty_s", 0.06), ("downlink_uncertainty_s", 0.0)):
+            was, now = without["clients"][column].dropna(), run["clients"][column].dropna()
+            assert now.to_numpy() == pytest.approx(was.to_numpy() + more_s)
+
+    def test_a_folder_from_before_the_stamps_uncertainty_has_none(self, folder: Path) -> None:
+        """The column is named as missing, and everything else is as with nothing in it; so are rows where it is empty."""
+        whole = derive(load_run(folder))
+        recorded = pd.read_csv(folder / "phases.csv", dtype="str", keep_default_na=False)
+        for phases in (recorded.drop(columns="stamp_uncertainty_s"), recorded.assign(stamp_uncertainty_s="")):
+            phases.to_csv(folder / "phases.csv", index=False)
+            old = derive(load_run(folder))
+            pd.testing.assert_frame_equal(
+                old["timeline"].drop(columns="stamp_uncertainty_s"), whole["timeline"].drop(columns="stamp_uncertainty_s")
+            )
+            pd.testing.assert_frame_equal(old["clients"], whole["clients"])
+            named = "phases.csv: no column stamp_uncertainty_s; taken as empty" in old.warnings
+            assert named == ("stamp_uncertainty_s" not in phases)
+
     def test_missing_stamps_stay_missing(self, folder: Path, edit: Edit) -> None:
         """Phases of a stock SuperNode have no stamps: no duration is invented for them, and nothing is lost."""
         rows = list(csv.DictReader((folder / "phases.csv").read_text().splitlines()))

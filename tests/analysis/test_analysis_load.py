@@ -112,7 +112,7 @@ def test_system_table_is_not_missed_where_its_probe_was_off(folder: Path, edit: 
     [
         (",5000000000000,", ",soon,", "line 2: start_raw_ns: 'soon' is not of type int"),
         (",0.04,0.0,", ",0.04.1,0.0,", "line 2: duration_s: '0.04.1' is not of type float"),
-        (",0.04,0.0,0.0,0,", ",0.04,0.0,0.0,7,", "line 2: uncertain: '7' is not of type bool"),
+        (",0.04,0.0,0.0,0.0,0,", ",0.04,0.0,0.0,0.0,7,", "line 2: uncertain: '7' is not of type bool"),
     ],
 )
 def test_cell_of_a_wrong_type_names_line_and_column(folder: Path, edit: Edit, before: str, after: str, message: str) -> None:
@@ -195,7 +195,7 @@ def test_line_torn_in_the_middle_is_left_out_with_a_warning(folder: Path, edit: 
     edit("phases.csv", lambda text: text.replace("\n", "\ndemo-5g,3,client-0,5g,tr\n", 1))
     run = load_run(folder)
     pd.testing.assert_frame_equal(run["phases"], whole)
-    assert run.warnings == ("phases.csv: 1 torn lines were left out: 'demo-5g,3,client-0,5g,tr' has 5 cells, not 22",)
+    assert run.warnings == ("phases.csv: 1 torn lines were left out: 'demo-5g,3,client-0,5g,tr' has 5 cells, not 23",)
 
 
 def test_text_over_several_lines_is_one_cell(folder: Path, edit: Edit) -> None:

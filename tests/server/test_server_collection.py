@@ -91,6 +91,19 @@ def test_a_message_that_the_server_never_wrote_of_is_placed_by_what_came_with_it
     assert found.unknown == 1
 
 
+def test_what_a_stamp_leaves_open_is_in_the_copy(folder: Path, tmp_path: Path) -> None:
+    """Of both ends; a copy of an older client, which says nothing of it, leaves nothing open."""
+    told = {"downlink_start_raw_ns": 30, "server_end_raw_ns": 800, "payload_bytes": 5, "round": 3, "message_type": "train"}
+    late = reply(**told, message_id="late", downlink_end_uncertainty_ns=40, server_end_uncertainty_ns=50)
+    absurd = reply(**told, message_id="absurd", server_end_uncertainty_ns=-1)
+    state = keep(tmp_path, {"replies": [reply(**told)]}, {"replies": [late]}, {"replies": [absurd]})
+    (found,) = collect(folder, [state])
+    rows = {(row["message_id"], row["phase"]): row["stamp_uncertainty_s"] for row in rows_of(folder / "phases.csv")}
+    assert [float(rows["late", phase]) for phase in ("downlink", "deserialize", "train", "uplink")] == [4e-8, 4e-8, 0, 5e-8]
+    assert {float(rows["m", phase]) for phase in ("downlink", "deserialize", "train", "uplink")} == {0}
+    assert found.refused == 1
+
+
 def test_readings_of_a_radio_are_told_apart_by_technology(folder: Path, tmp_path: Path) -> None:
     """A modem's two rows of one moment are both added, once; samples of a second network keep its name."""
     radio = [{"raw_ns": 5, "interface": "wwan0", "technology": kind, "rsrp_dbm": -80.0} for kind in ("5g", "lte")]

@@ -47,6 +47,16 @@ def test_stamps_may_be_equal() -> None:
     assert read_facts(stamps).spans == ()
 
 
+@pytest.mark.parametrize("value", [*IMPOSSIBLE, 3600 * 10**9 + 1], ids=repr)
+def test_what_is_left_open_of_a_stamp_is_an_hour_at_most(value: Any) -> None:
+    """From nothing, as with a client that says nothing of it, to the longest that an answer may take."""
+    for good in (0, 1, 3600 * 10**9):
+        assert read_facts(REPLY | {"downlink_end_uncertainty_ns": good}).downlink_end_uncertainty_ns == good
+    assert read_facts(REPLY).downlink_end_uncertainty_ns == 0
+    with pytest.raises(FactsError, match=r"^downlink_end_uncertainty_ns: "):
+        read_facts(REPLY | {"downlink_end_uncertainty_ns": value})
+
+
 @pytest.mark.parametrize("value", IMPOSSIBLE, ids=repr)
 @pytest.mark.parametrize("place", ["downlink_end_raw_ns", "called_raw_ns", "returned_raw_ns", "send_raw_ns", "connect_ns"])
 def test_a_stamp_that_cannot_be_is_refused_by_name(place: str, value: Any) -> None:

@@ -63,11 +63,17 @@ class Round:
         self.log.replied(task, facts, 3000, 4000, WireBytes(5500, 4400))
         self.log.held("a", 3050, None)
 
-    def answer_b(self, arrived: int = 2450) -> None:
-        """Delivered at 2400; the whole call of the app from 2500 to 3400; sent 3450, there at 3600."""
+    def answer_b(self, arrived: int = 2450, arrivals_open: tuple[int, int] = (0, 0)) -> None:
+        """Delivered at 2400; the whole call of the app from 2500 to 3400; sent 3450, there at 3600. `arrivals_open`: by
+        how much downlink and uplink may have ended earlier.
+        """
         task = self.deliver("b", 2400)
         spans = (("train", 2500 - B_OFFSET, 3400 - B_OFFSET, ""),)
-        facts = ReplyFacts(arrived - B_OFFSET, 2500 - B_OFFSET, 3400 - B_OFFSET, spans, 3450 - B_OFFSET, 0)
+        facts = ReplyFacts(
+            arrived - B_OFFSET, 2500 - B_OFFSET, 3400 - B_OFFSET, spans, 3450 - B_OFFSET, 0,
+            downlink_end_uncertainty_ns=arrivals_open[0],
+        )  # fmt: skip
+        task.uplink_end_uncertainty_ns = arrivals_open[1]
         self.log.uplink_started(task)
         self.log.replied(task, facts, 3600, 4000, WireBytes(None, None))
         self.log.held("b", 3700, None)
@@ -131,6 +137,22 @@ def test_only_what_spans_two_hosts_is_uncertain_in_length(round_: Round) -> None
     assert uncertainties["downlink"] == uncertainties["uplink"] == (51e-9, 51e-9)
     assert uncertainties["train"] == (0, 51e-9)
     assert uncertainties["queue"] == (0, 0)
+
+
+def test_what_a_stamp_leaves_open_is_added_to_what_the_clocks_do(round_: Round) -> None:
+    """B's message may have come 7 ns earlier than it was read, its reply 120: both phases that meet there are as uncertain,
+    and an uplink of 150 ns that is known to 171 is marked.
+    """
+    round_.answer_b(arrivals_open=(7, 120))
+    found = {
+        row["phase"]: (row["stamp_uncertainty_s"], row["duration_uncertainty_s"], row["uncertain"])
+        for row in round_.rows.phases("pi-b")
+    }  # fmt: skip
+    assert found["downlink"] == (7e-9, 58e-9, True)
+    assert found["deserialize"] == (7e-9, 7e-9, False)
+    assert found["train"] == (0, 0, False)
+    assert found["uplink"] == (120e-9, 171e-9, True)
+    assert found["collect"] == (120e-9, 120e-9, True)
 
 
 def test_a_negative_one_way_time_is_written_as_it_is(round_: Round) -> None:
