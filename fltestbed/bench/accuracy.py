@@ -130,7 +130,17 @@ def _measure_transfers(
     bars = [judge_stamp(found) for found in errors]
     bars += [judge_one_way(recorded, table, transfers, where) for table in ("phases", "timeline")]
     bars.append(Bar("packets' own stamps: bound", where, witnessed.bound_ns / 1e6, None, "ms"))
-    return errors, [*bars, *show_lateness(recorded, where)]
+    return errors, [*bars, *show_unstamped(recorded, where), *show_lateness(recorded, where)]
+
+
+def show_unstamped(recorded: Run, where: str) -> list[Bar]:
+    """How many transfers ended with a packet of which the kernel did not say when it came, and what that leaves open."""
+    rows = recorded["phases"]
+    open_s = rows.loc[rows["phase"].isin(["downlink", "uplink"]), "stamp_uncertainty_s"].fillna(0.0)
+    return [
+        Bar("transfers that ended behind a gap", where, float((open_s > 0).mean() * 100), None, "%"),
+        Bar("what that leaves open at most", where, float(open_s.max() * 1e3), None, "ms"),
+    ]
 
 
 def show_lateness(recorded: Run, where: str) -> list[Bar]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.load import Run
-from fltestbed.bench.accuracy import Plan, judge_one_way, judge_stamp, stamp_errors
+from fltestbed.bench.accuracy import Plan, judge_one_way, judge_stamp, show_unstamped, stamp_errors
 from fltestbed.bench.capture import HttpMessage, WallClock, read_messages, why_no_capture
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.odd_clocks import OddClock
@@ -161,6 +161,16 @@ def test_a_one_way_time_may_be_wrong_by_its_uncertainty_and_two_milliseconds(dur
         [{"message_id": "m", "phase": "downlink", "duration_s": duration_s, "duration_uncertainty_s": 0.0115}]
     )
     assert judge_one_way(recorded(phases=rows), "phases", [transfer], "5g").holds is holds
+
+
+def test_transfers_that_ended_behind_a_gap_are_counted() -> None:
+    """One of four, 7 ms open; other phases do not count, nor what was not recorded."""
+    open_s = {"downlink": 0.007, "collect": 0.02, "uplink": 0.0, "train": 0.0}
+    rows = pd.DataFrame([{"phase": phase, "stamp_uncertainty_s": seconds} for phase, seconds in open_s.items()])
+    rows = pd.concat([rows, pd.DataFrame({"phase": ["uplink", "downlink"], "stamp_uncertainty_s": [0.0, float("nan")]})])
+    share, most = show_unstamped(recorded(phases=rows), "ethernet, small")
+    assert (share.figure, most.figure) == (25, 7)
+    assert share.limit is most.limit is None
 
 
 def test_the_truth_of_an_odd_clock_is_known() -> None:

@@ -33,7 +33,7 @@ def test_a_second_network_bounds_the_clocks_more_narrowly(tmp_path: Path) -> Non
     assert widths["5g0"] > 10 * widths["quiet0"]
     assert set(run["clock"]["interface"]) == {"5g0", "quiet0"}
     transfers = run["phases"][run["phases"]["phase"].isin(["downlink", "uplink"])]
-    assert (transfers["duration_uncertainty_s"] < 0.005).all()  # phases are placed by the narrower one
+    assert (transfers["placement_uncertainty_s"] < 0.005).all()  # phases are placed by the narrower one
 
 
 def test_bench_accuracy_prints_every_figure_beside_its_bar(tmp_path: Path) -> None:
