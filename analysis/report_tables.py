@@ -52,7 +52,7 @@ def note(warm_up: int) -> str:
     return (
         f"Each run counts as one value, its mean over clients and rounds{without}. Means are geometric, over runs of one "
         "configuration; ratios are of such means. The interval, 95%, says how much runs vary. What the clocks alone allow "
-        "is systematic: repetition does not make it smaller, and it comes on top."
+        "(and stamps behind a lost packet) is systematic: repetition does not make it smaller, and it comes on top."
     )
 
 

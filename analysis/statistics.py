@@ -22,9 +22,10 @@ Both keep the same target, so the tenth run changes the interval's kind and not 
 coverage of log-normal data at n = 10: of 1,000 intervals that should hold the truth in 95%, percentile-t on logs held it in
 95 and 96%, BCa in 88 to 91% (arithmetic mean or logs); tests repeat the former for 3, 5, 10 and 30 runs.
 
-The clocks' error is *systematic*: repetition does not make it smaller, so it stands beside the interval, never inside it. It
-is a bound, not a deviation: with half-widths e the truth behind the values v lies between the means of v - e and v + e,
-and that of a ratio between the quotients of the opposite ends.
+The clocks' error is *systematic*, and so is what the kernel leaves open of an arrival behind a lost packet, which is added
+to it: repetition does not make it smaller, so it stands beside the interval, never inside it. It is a bound, not a
+deviation: with half-widths e the truth behind the values v lies between the means of v - e and v + e, and that of a ratio
+between the quotients of the opposite ends.
 """
 
 import math

@@ -59,8 +59,8 @@ def _notes(summary: Summary) -> str:
     )
     return (
         f"{rounds}. mean: geometric mean of the runs' means over clients and rounds. {interval} clock ±: by how much the "
-        "clocks alone may have put the mean wrong (Mbit/s: each transfer), which repetition does not narrow. median, p95, "
-        "max: over clients and "
+        "clocks alone, with stamps behind a lost packet, may have put the mean wrong (Mbit/s: each transfer), which "
+        "repetition does not narrow. median, p95, max: over clients and "
         "rounds. A round ends when the new model is ready; shares are of rounds in which all clients replied."
     )
 
