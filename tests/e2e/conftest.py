@@ -1,22 +1,20 @@
 """Runs of the real command line over emulated links, shared by the tests that look at their folders."""
 
-import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from analysis.derive import derive
 from analysis.load import Run, load_run
+from fltestbed.bench.leftovers import left_over as left_over  # noqa: PLC0414  # for tests
+from fltestbed.bench.leftovers import marked as marked  # noqa: PLC0414
 
 APPS = Path(__file__).parent / "apps"
 TIMEOUT_S = 180.0
@@ -31,16 +29,6 @@ class Outcome:
     err: str
 
 
-MARK = "FLTESTBED_TEST"
-"""Set in the environment of what the tests start, and so of everything that is started by it."""
-
-
-def marked() -> tuple[str, dict[str, str]]:
-    """A new mark, and the environment that carries it."""
-    mark = uuid.uuid4().hex
-    return mark, {**os.environ, MARK: mark}
-
-
 def fltestbed(*arguments: object, prefix: tuple[str, ...] = ()) -> Outcome:
     """Run the command line to its end; no process that it started may be left."""
     mark, environment = marked()
@@ -48,16 +36,6 @@ def fltestbed(*arguments: object, prefix: tuple[str, ...] = ()) -> Outcome:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
     assert left_over(mark) == []
     return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-def left_over(mark: str) -> list[str]:
-    """Command lines of processes that carry the mark."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-    return found
 
 
 def write_experiment(folder: Path, **keys: Any) -> Path:
