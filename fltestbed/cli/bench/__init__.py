@@ -29,6 +29,7 @@ class Benchmarks(LazyGroup):
         "accuracy": "Stamps and clocks, against packets and known clocks.",
         "analysis": "Time and memory of analysing a million phases.",
         "fuzz": "What server and client read from the network, under made-up bytes.",
+        "faults": "Real runs that are struck: what was lost, who is named, what is left.",
         "soak": "A thousand rounds: memory, open files and threads of each process.",
     }
 

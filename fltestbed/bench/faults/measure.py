@@ -1,0 +1,58 @@
+"""Runs the cells of the matrix, each in a process and a mount namespace of its own, a few at a time."""
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fltestbed.bench.faults.cell import RESUME_BAR_S, Outcome
+from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, Cell
+from fltestbed.bench.faults.report import FaultsReport, judge
+
+CELL_TIMEOUT_S = 400.0
+
+ABOUT = (
+    f"{CLIENTS} real clients and a server in network namespaces, 50 Mbit/s (2 for a transfer that is struck), a model of "
+    f"0.4 MB; {ROUNDS} rounds, struck in round {STRUCK}",
+    "a cell holds when nothing hangs past its deadline plus 10 s, each whole row that a witness saw is there afterwards, "
+    "who is missing is named with phase and symptom, the manifest's status is right, nothing is left running, mounted or "
+    "in temporary folders, routes are as before, and a later run in the same folders completes",
+    f"and: a client that can come back does, as the same; after an outage a transfer goes on within {RESUME_BAR_S:g} s",
+)
+
+log = logging.getLogger("fltestbed")
+
+
+def measure(cells: Sequence[Cell], at_once: int) -> FaultsReport:
+    """Run cells, so many at once; nothing is left running."""
+    start = time.monotonic()
+    possible = [cell for cell in cells if not cell.impossible]
+    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, ThreadPoolExecutor(at_once) as pool:
+        outcomes = tuple(pool.map(lambda cell: _run_apart(cell, Path(folder)), possible))
+    return FaultsReport(
+        about=ABOUT, outcomes=outcomes, impossible={cell.name: cell.impossible for cell in cells if cell.impossible},
+        seconds=time.monotonic() - start, bars=judge(outcomes),
+    )  # fmt: skip
+
+
+def _run_apart(cell: Cell, folder: Path) -> Outcome:
+    own = folder / cell.name.replace("/", "-")
+    own.mkdir()
+    # What a cell mounts is seen by it alone, and gone with it, however it ends.
+    command = ["unshare", "--mount", "--", sys.executable, "-m", "fltestbed.bench.faults.cell", cell.name, str(own)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CELL_TIMEOUT_S, check=False)
+        outcome = Outcome(**json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        outcome = Outcome(cell.name, (f"not over after {CELL_TIMEOUT_S:g} s",), CELL_TIMEOUT_S)
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:]
+        outcome = Outcome(cell.name, (f"the cell's process ended with status {done.returncode}: {''.join(last)}",))
+    told = f"misses: {'; '.join(outcome.reasons)}" if outcome.reasons else "holds"
+    log.info("%s %s (%.0f s)", cell.name, told, outcome.seconds)
+    return outcome
