@@ -1,5 +1,6 @@
 """Random faults: what is drawn, and how a model is held against the replies of which it has to be the average."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from fltestbed.bench.faults import average
 from fltestbed.bench.faults.app import STORE, model_file, reply_file, store
 from fltestbed.bench.faults.checks import Message
-from fltestbed.bench.faults.random_faults import CLIENT_FAULTS, CLIENTS, SERVER_FAULTS, draw
+from fltestbed.bench.faults.random_faults import CLIENT_FAULTS, CLIENTS, SERVER_FAULTS, RandomOutcome, draw
+from fltestbed.bench.faults.random_report import judge
+from tests.e2e.conftest import fltestbed
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:
@@ -50,3 +53,19 @@ def test_a_model_that_is_off_by_a_millionth_is_found(shared: Path) -> None:
     assert count == 2
     assert wrong[0].startswith("round 1: the model is off the average of 2 replies by up to 2e-05")
     assert wrong[1].startswith("round 2: the model is off the average of 0 replies by up to 2e-05")
+
+
+def test_a_run_that_does_not_hold_is_a_miss() -> None:
+    """One reason is enough, as is a round that was not computed again."""
+    outcome = RandomOutcome({"link-down": 50}, {}, 52, 300, 1, 52, 900, 60.0, ())
+    assert all(bar.holds for bar in judge(50, outcome))
+    assert not all(bar.holds for bar in judge(51, outcome))
+    assert not all(bar.holds for bar in judge(50, replace(outcome, averages=51)))
+    assert not all(bar.holds for bar in judge(50, replace(outcome, reasons=("left running: x",))))
+
+
+def test_cells_and_random_faults_are_two_things() -> None:
+    """Both at once are refused before anything starts."""
+    done = fltestbed("bench", "faults", "--cells", "uplink", "--random", "3")
+    assert done.status == 2
+    assert "--cells uplink: cells are of the matrix; leave them out with --random" in done.err

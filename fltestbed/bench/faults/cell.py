@@ -14,11 +14,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from fltestbed.bench.faults import checks
 from fltestbed.bench.faults.app import write_app
 from fltestbed.bench.faults.disk import make_room, small_disk
 from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, HOLD_S, PARAMETERS, Injector, Tools
-from fltestbed.bench.faults.lab import PORT, RUN, FaultLab, Plan, end, wait_until
+from fltestbed.bench.faults.lab import PORT, RUN, FaultLab, Missed, Plan, end, wait_until
 from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, VICTIM, Cell, choose_cells
 from fltestbed.bench.faults.witness import RowWitness
 from fltestbed.bench.leftovers import held_namespaces, left_over, mounts, routes
@@ -78,7 +80,7 @@ def run_cell(cell: Cell, folder: Path) -> Outcome:
     try:
         with ExitStack() as stack:
             trial.run(stack)
-    except (TestbedError, OSError, subprocess.SubprocessError) as error:
+    except (Missed, TestbedError, OSError, psutil.Error, subprocess.SubprocessError) as error:
         reasons.append(f"{error}{trial.last_words}")
     else:
         reasons += trial.reasons
@@ -86,7 +88,7 @@ def run_cell(cell: Cell, folder: Path) -> Outcome:
         reasons.append(f"left mounted: {'; '.join(set(mounts()) - set(mounted))}")
     try:
         wait_until(lambda: not held_namespaces(), "network namespaces to be let go", NAMESPACE_S)
-    except TestbedError as error:
+    except Missed as error:
         reasons.append(f"{error}: {', '.join(held_namespaces())}")
     run = folder / "runs" / RUN
     longest = max(checks.round_seconds(run).values(), default=0.0) if trial.kept is None else trial.kept

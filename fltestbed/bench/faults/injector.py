@@ -6,9 +6,9 @@ queues of sockets, gates of the app (`fltestbed.bench.faults.gate`).
 =========== =======================================================================================================
 queue       the victim's process stands still and the server has answered its last request for work, so the round's
             message, which is complete (its row `configure` is on disk), waits for it to ask again
-downlink    a third of the message has reached the victim's interface, over a link made slow for it
+downlink    a tenth of the message has reached the victim's interface, over a link made slow for it
 train       the app of the victim waits at a gate, and the victim's host has acknowledged all of the message
-uplink      a third of the reply has left the victim's interface, over a link made slow for it
+uplink      a tenth of the reply has left the victim's interface, over a link made slow for it
 aggregate   the strategy waits at a gate with all replies
 =========== =======================================================================================================
 """
@@ -26,16 +26,16 @@ import psutil
 
 from fltestbed.bench.faults.disk import fill, make_room
 from fltestbed.bench.faults.gate import aggregate_gate, configure_gate, hold, is_reached, release, train_gate
-from fltestbed.bench.faults.lab import PORT, FaultLab, wait_until
+from fltestbed.bench.faults.lab import PORT, FaultLab, Missed, wait_until
 from fltestbed.bench.faults.matrix import ROUNDS, STRUCK, VICTIM, Cell
-from fltestbed.errors import TestbedError
 
 SLOW_MBIT, FAST_MBIT = 2.0, 50.0
 PARAMETERS = 100_000
 PAYLOAD_BYTES = 4 * PARAMETERS
 """1.6 s at `SLOW_MBIT`."""
-BEGUN = 0.33
-"""Part of a transfer after which it is under way."""
+BEGUN = 0.1
+"""Part of a transfer after which it is under way; what is left is more than the buffers of a connection hold by then, so the
+host of a process that stands still cannot take or send all of it without the process."""
 HOLD_S = 1.0
 """`server.hold-s`: how long a request for work may be held."""
 CARRIES_BYTES = 4000
@@ -106,8 +106,8 @@ class Injector:
         ------
         WaitedTooLong
             Something hangs.
-        TestbedError
-            The phase was over before the fault could strike.
+        Missed
+            The phase was over before the fault could strike, or the server ended otherwise than it should.
         """
         wait_until(lambda: is_reached(self._tools.shared, self._gate), f"the run to come to {self._gate}")
         approaches: dict[str, Callable[[], None]] = {
@@ -139,7 +139,7 @@ class Injector:
         lab.network.set_rate(VICTIM, downlink_mbit=SLOW_MBIT)
         self._base = lab.received_bytes(VICTIM)
         release(self._tools.shared, self._gate)
-        wait_until(lambda: lab.received_bytes(VICTIM) > self._base + BEGUN * PAYLOAD_BYTES, "a third of the downlink")
+        wait_until(lambda: lab.received_bytes(VICTIM) > self._base + BEGUN * PAYLOAD_BYTES, "a tenth of the downlink")
 
     def _train(self) -> None:
         """TCP may acknowledge the last bytes a moment after they were read; until then the server sees a downlink."""
@@ -152,7 +152,7 @@ class Injector:
         lab.network.set_rate(VICTIM, uplink_mbit=SLOW_MBIT)
         self._base = lab.sent_bytes(VICTIM)
         release(self._tools.shared, self._gate)
-        wait_until(lambda: lab.sent_bytes(VICTIM) > self._base + BEGUN * PAYLOAD_BYTES, "a third of the uplink")
+        wait_until(lambda: lab.sent_bytes(VICTIM) > self._base + BEGUN * PAYLOAD_BYTES, "a tenth of the uplink")
 
     def _check_under_way(self) -> None:
         """A strike that came too late proves nothing."""
@@ -163,7 +163,7 @@ class Injector:
             "uplink": lambda: lab.sent_bytes(VICTIM) >= self._base + PAYLOAD_BYTES,
         }.get(phase, lambda: False)
         if is_over():
-            raise TestbedError(f"{self._cell.name}: the phase was over when the fault struck; try again on an idle machine")
+            raise Missed(f"{self._cell.name}: the phase was over when the fault struck; try again on an idle machine")
 
     def _let_go(self) -> None:
         lab = self._lab
@@ -178,7 +178,7 @@ class Injector:
     def _strikes(self) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
         lab = self._lab
         return {
-            "client-killed": (lambda: os.kill(lab.pid(VICTIM), signal.SIGKILL), self._start_again),
+            "client-killed": (self._kill_client, self._start_again),
             "client-stopped": (lambda: self._signal_client(signal.SIGSTOP), self._continue),
             "link-down-1s": (self._take_down, lambda: self._bring_up(1.0)),
             "link-down-30s": (self._take_down, lambda: self._bring_up(30.0)),
@@ -200,6 +200,11 @@ class Injector:
     @property
     def _limit_s(self) -> float:
         return self._cell.fault.round_deadline_s + GRACE_S
+
+    def _kill_client(self) -> None:
+        """Kill it, and wait until the kernel has closed what it had open: until then the server has nothing to see."""
+        self._lab.clients[VICTIM].kill()
+        self._lab.clients[VICTIM].wait()
 
     def _signal_client(self, number: signal.Signals) -> None:
         process = psutil.Process(self._lab.pid(VICTIM))
@@ -246,7 +251,7 @@ class Injector:
         server = self._lab.server
         wait_until(lambda: server.poll() is not None, "the server to end", self._limit_s)
         if server.returncode != status:
-            raise TestbedError(f"the server ended with status {server.returncode}, not {status}; its log says why")
+            raise Missed(f"the server ended with status {server.returncode}, not {status}; its log says why")
 
     def _resume(self, status: int) -> None:
         self._wait_for_server(status)
@@ -260,7 +265,7 @@ class Injector:
 
 def _with_disk(disk: Path | None, act: Callable[[Path], None]) -> None:
     if disk is None:
-        raise TestbedError("the cell has no small disk to fill")
+        raise Missed("the cell has no small disk to fill")
     act(disk)
 
 

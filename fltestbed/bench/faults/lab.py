@@ -1,5 +1,6 @@
 """A server and clients as real processes on an emulated network, to be struck while they run."""
 
+import contextlib
 import csv
 import json
 import os
@@ -17,7 +18,6 @@ import psutil
 
 from fltestbed.bench.leftovers import marked
 from fltestbed.bench.testbed import Oddity
-from fltestbed.errors import TestbedError
 from fltestbed.links import EmulatedNetwork, Host, LinkProfile
 from fltestbed.measure.manifest import FILE_NAME
 from fltestbed.measure.schema import TABLES
@@ -32,7 +32,11 @@ RUN = "run"
 Process = subprocess.Popen[Any]
 
 
-class WaitedTooLong(TestbedError):
+class Missed(Exception):
+    """What had to hold of a run does not; the text is a reason of the report, and no message that ends a command."""
+
+
+class WaitedTooLong(Missed):
     """Something that had to happen did not, within its time."""
 
 
@@ -269,8 +273,10 @@ def end(process: Process, within_s: float = END_S) -> None:
 
 def _one(parent: int, is_meant: Callable[[list[str]], bool], *, itself: bool = False) -> int:
     process = psutil.Process(parent)
-    candidates = [*([process] if itself else []), *process.children(recursive=itself)]
-    found: list[int] = [int(each.pid) for each in candidates if is_meant(each.cmdline())]
+    found: list[int] = []
+    for each in (*([process] if itself else []), *process.children(recursive=itself)):
+        with contextlib.suppress(psutil.Error):  # one that has died since, and may not be reaped yet
+            found.extend([int(each.pid)] if is_meant(each.cmdline()) else [])
     if len(found) != 1:
-        raise TestbedError(f"process {parent}: {len(found)} of its family are what is looked for, not one")
+        raise Missed(f"process {parent}: {len(found)} of its family are what is looked for, not one")
     return found[0]

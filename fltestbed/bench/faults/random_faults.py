@@ -29,7 +29,7 @@ from fltestbed.bench.faults.average import wrong_averages
 from fltestbed.bench.faults.disk import fill, make_room, small_disk
 from fltestbed.bench.faults.gate import configure_gate, forget, hold, is_reached, release
 from fltestbed.bench.faults.injector import GRACE_S
-from fltestbed.bench.faults.lab import PORT, FaultLab, Plan, wait_until
+from fltestbed.bench.faults.lab import PORT, FaultLab, Missed, Plan, wait_until
 from fltestbed.bench.faults.witness import RowWitness
 from fltestbed.bench.leftovers import left_over
 from fltestbed.bench.odd_clocks import OddClock, build_library
@@ -48,7 +48,7 @@ LONGEST_ABSENCE_S = 4.0
 LIMIT_S, ROUND_DEADLINE_S = 4.0, 12.0
 RESTART_S = 30.0
 """For a server to come up again, with six clients on few processors."""
-CLIENT_DISK, SERVER_DISK = "512k", "64m"
+CLIENT_DISK, SERVER_DISK = "4m", "64m"
 STEP_S = 3600
 
 CLIENT_FAULTS = (
@@ -153,7 +153,7 @@ class _Storm:
             with RowWitness(lab.run) as witness:
                 try:
                     self._strike_all()
-                except (TestbedError, OSError, psutil.Error) as error:
+                except (Missed, TestbedError, OSError, psutil.Error) as error:
                     self.reasons.append(str(error))
                 witness.look()
                 rows = witness.rows
@@ -203,7 +203,7 @@ class _Storm:
 
         def is_there() -> bool:
             if server.poll() is not None:
-                raise TestbedError(f"the server ended with status {server.returncode} before round {round_}")
+                raise Missed(f"the server ended with status {server.returncode} before round {round_}")
             return is_reached(self._shared, configure_gate(round_))
 
         wait_until(is_there, f"round {round_} to begin", within_s)
@@ -223,11 +223,11 @@ class _Storm:
             victim = (drawn.victim + step) % CLIENTS
             try:
                 self._lab.trainer(victim)
-            except (TestbedError, psutil.Error):
+            except (Missed, psutil.Error):
                 continue
             is_again = drawn.fault == "clock-stepped" and victim in self._has_stepped
             return replace(drawn, victim=victim, fault="client-stopped" if is_again else drawn.fault)
-        raise TestbedError("no client has a trainer")
+        raise Missed("no client has a trainer")
 
     def _strike_client(self, drawn: Draw) -> None:
         lab, victim = self._lab, drawn.victim
@@ -316,8 +316,8 @@ class _Storm:
         return Plan(folder, runs, config, app, profile, CLIENTS, oddities)
 
 
-def run_random(count: int, seed: int) -> RandomOutcome:
-    """Run in a process and a mount namespace of its own.
+def run_apart(count: int, seed: int) -> RandomOutcome:
+    """Run in a process and a mount namespace of its own; nothing is left running or mounted.
 
     Raises
     ------
@@ -328,7 +328,9 @@ def run_random(count: int, seed: int) -> RandomOutcome:
         command = [sys.executable, "-m", "fltestbed.bench.faults.random_faults", str(count), str(seed), folder]
         done = subprocess.run(["unshare", "--mount", "--", *command], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise TestbedError(f"the run with random faults ended with status {done.returncode}; its last words stand above")
+        raise TestbedError(
+            f"bench faults: the run with random faults ended with status {done.returncode}; its last words stand above"
+        )
     return RandomOutcome(**json.loads(done.stdout))
 
 

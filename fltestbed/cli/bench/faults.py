@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fltestbed.cli.bench import JsonFile, finish
+from fltestbed.errors import ConfigError
 from fltestbed.links import ensure_privilege
 
 
@@ -14,14 +15,30 @@ def faults(
         str, typer.Option(help="Faults, phases or cells (client-killed/train), with commas; all if left out.")
     ] = "",
     at_once: Annotated[int, typer.Option(min=1, max=16, help="Cells that run at the same time.")] = 2,
+    random: Annotated[
+        int | None, typer.Option(min=1, help="In place of the matrix: so many random faults against one long run.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What is drawn at random depends on it alone.")] = 1,
 ) -> None:
     """Strike real runs, each fault in each phase of a round, and check what has to hold of them.
 
     Example: fltestbed bench faults --cells client-killed,server-killed/train --json faults.json
+
+    Example: fltestbed bench faults --random 100 --seed 1
     """
     from fltestbed.bench.faults.matrix import choose_cells  # noqa: PLC0415
-    from fltestbed.bench.faults.measure import measure  # noqa: PLC0415
 
     chosen = choose_cells([word for word in cells.split(",") if word])
+    if random is not None and cells:
+        raise ConfigError(f"--cells {cells}: cells are of the matrix; leave them out with --random")
     ensure_privilege()
+    if random is not None:
+        from fltestbed.bench.faults.random_faults import run_apart  # noqa: PLC0415
+        from fltestbed.bench.faults.random_report import ABOUT, RandomReport, judge  # noqa: PLC0415
+
+        outcome = run_apart(random, seed)
+        finish(RandomReport(about=ABOUT, seed=seed, outcome=outcome, bars=judge(random, outcome)), json)
+
+    from fltestbed.bench.faults.measure import measure  # noqa: PLC0415
+
     finish(measure(chosen, at_once), json)
