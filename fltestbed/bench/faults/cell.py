@@ -20,7 +20,7 @@ from fltestbed.bench.faults import checks
 from fltestbed.bench.faults.app import write_app
 from fltestbed.bench.faults.disk import make_room, small_disk
 from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, HOLD_S, PARAMETERS, Injector, Tools
-from fltestbed.bench.faults.lab import PORT, RUN, FaultLab, Missed, Plan, end, wait_until
+from fltestbed.bench.faults.lab import PORT, FaultLab, Missed, Plan, wait_until
 from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, VICTIM, Cell, choose_cells
 from fltestbed.bench.faults.witness import RowWitness
 from fltestbed.bench.leftovers import held_namespaces, left_over, mounts, routes
@@ -75,24 +75,21 @@ def run_cell(cell: Cell, folder: Path) -> Outcome:
     """Run a cell in an empty folder; nothing is left running or mounted."""
     start = time.monotonic()
     mounted = mounts()
-    reasons: list[str] = []
     trial = _Trial(cell, folder)
+    reasons = trial.reasons
     try:
         with ExitStack() as stack:
             trial.run(stack)
     except (Missed, TestbedError, OSError, psutil.Error, subprocess.SubprocessError) as error:
         reasons.append(f"{error}{trial.last_words}")
-    else:
-        reasons += trial.reasons
     if mounts() != mounted:
         reasons.append(f"left mounted: {'; '.join(set(mounts()) - set(mounted))}")
     try:
         wait_until(lambda: not held_namespaces(), "network namespaces to be let go", NAMESPACE_S)
     except Missed as error:
         reasons.append(f"{error}: {', '.join(held_namespaces())}")
-    run = folder / "runs" / RUN
-    longest = max(checks.round_seconds(run).values(), default=0.0) if trial.kept is None else trial.kept
-    return Outcome(cell.name, tuple(reasons), time.monotonic() - start, longest, trial.resumed_s, trial.rows)
+    seconds = time.monotonic() - start
+    return Outcome(cell.name, tuple(reasons), seconds, trial.longest_round_s, trial.resumed_s, trial.rows)
 
 
 class _Trial:
@@ -105,7 +102,7 @@ class _Trial:
         self._lab: FaultLab | None = None
         self.reasons: list[str] = []
         self.resumed_s: float | None = None
-        self.kept: float | None = None
+        self.longest_round_s = 0.0
         self.rows = 0
 
     @property
@@ -141,6 +138,7 @@ class _Trial:
                 wait_until(lambda: lab.server.poll() is not None, "the server to end", (ROUNDS - STRUCK + 1) * limit_s)
                 self.reasons += self._check_ends(lab)
             self.rows = witness.rows
+            self.longest_round_s = max(checks.round_seconds(lab.run).values(), default=0.0)
             self.reasons += self._check_run(lab.run, witness)
             for disk in disks.values():
                 make_room(disk)
@@ -157,8 +155,6 @@ class _Trial:
         for temporary in (self._temporary, *self._folder.glob("state/*/tmp")):
             if left := sorted(path.name for path in temporary.iterdir()):
                 self.reasons.append(f"left in the temporary folder: {', '.join(left)}")
-        longest = checks.round_seconds(self._runs / RUN)
-        self.kept = max(longest.values(), default=0.0)
 
     @property
     def _is_resumed(self) -> bool:
@@ -205,17 +201,13 @@ class _Trial:
         expected = 0 if self._is_resumed else 1
         for number, process in lab.clients.items():
             is_cut_off = self._cell.fault.name == "link-down" and number == VICTIM
+            right, within_s = (INTERRUPTED_STATUS, END_BAR_S) if is_cut_off else (expected, GRACE_S + PATIENCE_S)
             if is_cut_off:  # it waits for the link, until somebody ends it
-                start = time.monotonic()
                 process.send_signal(signal.SIGTERM)
-                end(process, GRACE_S)
-                if process.returncode != INTERRUPTED_STATUS or time.monotonic() - start > END_BAR_S:
-                    yield f"client-{number}: SIGTERM: status {process.returncode} after {time.monotonic() - start:.1f} s"
-                continue
-            wait_until(lambda: process.poll() is not None, f"client-{number} to end", GRACE_S + PATIENCE_S)  # noqa: B023
-            if process.returncode != expected:
+            wait_until(lambda: process.poll() is not None, f"client-{number} to end", within_s)  # noqa: B023
+            if process.returncode != right:
                 said = lab.log(f"client-{number}")[-300:]
-                yield f"client-{number} ended with status {process.returncode}, not {expected}: {said}"
+                yield f"client-{number} ended with status {process.returncode}, not {right}: {said}"
 
     def _check_run(self, run: Path, witness: RowWitness) -> Iterator[str]:
         cell = self._cell
