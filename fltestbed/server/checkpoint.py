@@ -17,7 +17,7 @@ import re
 import threading
 import zipfile
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,14 @@ class Found:
         Its round.
     damaged : tuple of str
         Names of newer ones that cannot be used.
+    ahead : tuple of str
+        Names of newer ones of rounds whose rows are not all on the disk.
     """
 
     path: Path | None = None
     round: int | None = None
     damaged: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,21 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def find(folder: Path) -> Found:
-    """The newest checkpoint in a run folder's `checkpoints` whose bytes are what its name says."""
+def find(folder: Path, is_recorded: Callable[[int], bool] = lambda _: True) -> Found:
+    """The newest checkpoint in a run folder's `checkpoints` whose bytes are what its name says, of a recorded round."""
     damaged: list[str] = []
+    ahead: list[str] = []
     for file in _newest_first(folder):
         match = _NAME.fullmatch(file.name)
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if match is not None and digest.startswith(match[2]):
-            return Found(file, int(match[1]), tuple(damaged))
-        damaged.append(file.name)
-    return Found(damaged=tuple(damaged))
+        if match is None or not digest.startswith(match[2]):
+            damaged.append(file.name)
+        elif not is_recorded(int(match[1])):
+            ahead.append(file.name)
+        else:
+            return Found(file, int(match[1]), tuple(damaged), tuple(ahead))
+    return Found(damaged=tuple(damaged), ahead=tuple(ahead))
 
 
 def load(path: Path) -> Checkpoint:

@@ -56,6 +56,7 @@ class Keeper:
         if not self._has_told:
             self._has_told = True
             self._grid.mark("checkpoints", left_out=state.left_out)
+        self._grid.flush()  # a checkpoint counts from when its rows are on the disk, and the next request may be late
 
     def close(self) -> None:
         """Wait for the last one to be on the disk."""

@@ -1,7 +1,8 @@
 """A run that goes on after its server failed: what its folder says, and whether it may go on.
 
 The same experiment, but for what concerns this host alone; the same app; no server that still writes there. Rounds that are
-over stay as they are; the one that was under way is made again. Where the host itself was started again, its raw clock began
+over stay as they are; the one that was under way is made again, as is one whose model came to the disk before its rows did,
+when a server was killed in the fraction of a second between. Where the host itself was started again, its raw clock began
 anew: the run's clock is continued by the wall clock, so that later stamps stay later.
 """
 
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from fltestbed.clock import Clock, shifted
-from fltestbed.config import Experiment
+from fltestbed.config import Experiment, Instrumentation
 from fltestbed.config_file import read_json
 from fltestbed.differences import differences
 from fltestbed.errors import ConfigError, RunFolderError
 from fltestbed.measure.host import boot_id
 from fltestbed.measure.manifest import FILE_NAME
 from fltestbed.measure.recorder import Value
+from fltestbed.measure.schema import CHECKPOINT_PAUSE, METRICS_TABLE
 from fltestbed.server.checkpoint import FOLDER, Found, find
 from fltestbed.server.tasks import SERVER
 
@@ -76,13 +78,16 @@ class Past:
             zero_ns, zero_wall = int(manifest["zero_raw_ns"]), datetime.fromisoformat(manifest["zero_wall"])
             same_boot = former["boot_id"] == boot_id()
             shift_ns = int(former["shift_ns"])
+            is_measured = Instrumentation.model_validate(manifest["experiment"]["instrumentation"]).is_measured
         except (ConfigError, KeyError, IndexError, TypeError, ValueError) as error:
             raise RunFolderError(f"{folder / FILE_NAME}: does not say what is needed to resume the run: {error}") from error
         last_ns = max(_stamps(folder), default=zero_ns)
         if not same_boot:
             by_wall_ns = zero_ns + clock.wall_ns() - round(zero_wall.timestamp() * _NS)
             shift_ns = max(by_wall_ns, last_ns + _NS) - clock.raw_ns()
-        return cls(manifest, find(folder / FOLDER), last_ns, same_boot, shift_ns)
+        recorded = set(_recorded_rounds(folder, former))
+        found = find(folder / FOLDER, lambda round_: round_ in recorded or not is_measured(round_))
+        return cls(manifest, found, last_ns, same_boot, shift_ns)
 
     @property
     def after_round(self) -> int | None:
@@ -143,6 +148,7 @@ class Past:
     def told(self) -> str:
         """What is said on the terminal, in one line."""
         damaged = "".join(f"{name} is damaged; " for name in self.found.damaged)
+        damaged += "".join(f"{name} is left aside, as rows of its round are missing; " for name in self.found.ahead)
         before = f"the session before: {self.how}"
         if self.found.path is None:
             return f"{damaged}resumed without a checkpoint: begins again with round 1 ({before})"
@@ -156,6 +162,20 @@ def session_row(session: int, first_round: int, zero_ns: int, clock: Clock, raw_
         "session": session, "first_round": first_round, "start_wall": wall, "start_raw_ns": raw_ns,
         "start_ns": raw_ns - zero_ns,
     }  # fmt: skip
+
+
+def _recorded_rounds(folder: Path, former: dict[str, Any]) -> Iterator[int]:
+    """Rounds whose rows are all on the disk: those that the last session made, and those that it found.
+
+    Rows come to the disk in the order in which they are told, and that of a round's checkpoint is told last.
+    """
+    found, start_ns = int(former.get("after_round") or 0), int(former["start_raw_ns"])
+    path = folder / METRICS_TABLE.name
+    if path.is_file():
+        with path.open(newline="", errors="replace") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                if row["metric"] == CHECKPOINT_PAUSE and (int(row["round"]) <= found or int(row["raw_ns"]) >= start_ns):
+                    yield int(row["round"])
 
 
 def _stamps(folder: Path) -> Iterator[int]:

@@ -15,6 +15,7 @@ from fltestbed.flower.strategy_state import Snapshot
 from fltestbed.measure.host import boot_id
 from fltestbed.measure.manifest import Manifest
 from fltestbed.measure.recorder import Recorder
+from fltestbed.measure.schema import CHECKPOINT_PAUSE
 from fltestbed.server.checkpoint import FOLDER, Checkpoint, save
 from fltestbed.server.resume import Past
 
@@ -35,6 +36,8 @@ def killed_run(folder: Path, **session: Any) -> None:
         recorder.write("phases.csv", {"end_host": "pi-0", "end_raw_ns": 900 * SECOND})
         recorder.write("system.csv", {"host": "server", "raw_ns": 160 * SECOND})
         recorder.write("system.csv", {"host": "pi-0", "raw_ns": 900 * SECOND})
+        for round_ in (4, 5):
+            recorder.write("metrics.csv", {"round": round_, "metric": CHECKPOINT_PAUSE, "raw_ns": 140 * SECOND})
     with (folder / "system.csv").open("a") as file:
         file.write("r,server,99999999999999999")
 
@@ -78,6 +81,32 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
     past = Past.read(tmp_path, BEGUN)
     assert (past.after_round, past.first_round) == (4, 5)
     assert past.told == (f"{damaged.name} is damaged; resumed after round 4, from {kept.name} (the session before: killed)")
+
+
+def test_a_checkpoint_that_came_to_the_disk_before_the_rows_of_its_round_is_left_aside(tmp_path: Path) -> None:
+    """The server was killed in between: the round is made again, so that none is without its rows. Where rounds are not
+    measured there are no rows to wait for.
+    """
+    killed_run(tmp_path)
+    kept = save(tmp_path / FOLDER, Checkpoint(5, ArrayRecord(), Snapshot({}, {}, ())))
+    ahead = save(tmp_path / FOLDER, Checkpoint(6, ArrayRecord(), Snapshot({}, {}, ())))
+    past = Past.read(tmp_path, BEGUN)
+    assert past.first_round == 6
+    assert past.told == (
+        f"{ahead.name} is left aside, as rows of its round are missing; resumed after round 5, from {kept.name} "
+        "(the session before: killed)"
+    )
+    unmeasured = validate(Experiment, {"name": "e", "instrumentation": {"off": True}}, "e")
+    Manifest(tmp_path, "r", BEGUN, past.manifest).update(experiment=unmeasured.resolved, status="running")
+    assert Past.read(tmp_path, BEGUN).first_round == 7
+
+
+def test_rows_of_an_attempt_that_was_given_up_do_not_stand_for_the_next(tmp_path: Path) -> None:
+    """The last session began after round 4 at 150 s: a checkpoint of round 5 of which it wrote no row is left aside."""
+    killed_run(tmp_path, start_raw_ns=150 * SECOND, after_round=4)
+    for round_ in (4, 5):
+        save(tmp_path / FOLDER, Checkpoint(round_, ArrayRecord(), Snapshot({}, {}, ())))
+    assert Past.read(tmp_path, BEGUN).first_round == 5
 
 
 def test_a_changed_configuration_is_refused_but_for_the_hosts_own_keys(tmp_path: Path) -> None:

@@ -33,10 +33,11 @@ def averaged(shared: Path, message_ids: list[str], before: list[NDArray[np.float
         return [array.astype(np.float64) for array in before]
     replies = [load_reply(shared, message_id) for message_id in message_ids]
     total = sum(weight for _, weight in replies)
-    return [
-        sum((weight * arrays[number].astype(np.float64) for arrays, weight in replies), np.float64(0)) / total
-        for number in range(len(before))
-    ]
+    average = [np.zeros(array.shape) for array in before]
+    for arrays, weight in replies:
+        for number, array in enumerate(arrays):
+            average[number] += array.astype(np.float64) * weight / total
+    return average
 
 
 def wrong_averages(run: Path, shared: Path) -> tuple[int, list[str]]:

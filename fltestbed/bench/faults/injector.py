@@ -157,12 +157,12 @@ class Injector:
     def _check_under_way(self) -> None:
         """A strike that came too late proves nothing."""
         lab, phase = self._lab, self._cell.phase
-        is_over = {
+        is_over: dict[str, Callable[[], bool]] = {
             "queue": lambda: bool(lab.rows("phases", round=str(STRUCK), client=self._name, phase="queue")),
             "downlink": lambda: lab.received_bytes(VICTIM) >= self._base + PAYLOAD_BYTES,
             "uplink": lambda: lab.sent_bytes(VICTIM) >= self._base + PAYLOAD_BYTES,
-        }.get(phase, lambda: False)
-        if is_over():
+        }
+        if phase in is_over and is_over[phase]():
             raise Missed(f"{self._cell.name}: the phase was over when the fault struck; try again on an idle machine")
 
     def _let_go(self) -> None:
