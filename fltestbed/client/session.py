@@ -209,11 +209,9 @@ class _Work:
             if self._is_measured:
                 self._probes.start()
             stack.enter_context(self._second_clock())
-            joining = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
-            self._compare_clocks(joining)
             self._trainer.wait_ready()
-            self._join(joining)
             keep_what_is_there()
+            joining = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
             patient = PatientConnection(
                 self._session.server, self._connection, self._session.patience_s, self._patience_s
             )  # fmt: skip
@@ -222,6 +220,9 @@ class _Work:
                 try:
                     if lost is not None:
                         self._go_on(patient, lost)
+                    else:
+                        self._compare_clocks(joining)
+                        self._join(joining)
                     carrier = self._carrier(patient)
                     while (parcel := carrier.receive()) is not None:
                         self._answer(carrier, parcel)

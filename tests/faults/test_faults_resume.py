@@ -82,6 +82,30 @@ def test_a_killed_server_is_resumed(tmp_path: Path) -> None:
         assert load(max((made.run / "checkpoints").iterdir())).round == ROUNDS
 
 
+def test_a_client_that_is_about_to_join_waits_as_well(tmp_path: Path) -> None:
+    """Its trainer still starts (it is stopped for that) when the server is killed: it joins the session that goes on."""
+    with lab(tmp_path, num_server_rounds=1) as made:
+        server, clients = made.server(), made.clients(2)
+        late = psutil.Process(clients[1].pid)
+        wait_until(lambda: bool(trainers(late)), "the trainer of the second client")
+        trainers(late)[0].suspend()
+        wait_until(lambda: "pi-0" in manifest_of(made).get("hosts", {}), "the first client to join")
+        server.kill()
+        ended(server)
+        again = made.server("--resume", "run")
+        wait_until(lambda: len(sessions_of(made)) == 2, "the second session")
+        trainers(late)[0].resume()
+        said = ended(again)
+        assert again.returncode == 0, said
+        assert [client.wait(20) for client in clients] == [0, 0]
+        assert set(manifest_of(made)["hosts"]) == {"server", "pi-0", "pi-1"}
+
+
+def trainers(client: psutil.Process) -> list[psutil.Process]:
+    """The trainer of a client, once there is one."""
+    return [child for child in client.children() if "fltestbed.client.trainer" in child.cmdline()]
+
+
 def test_a_killed_server_app_is_said_at_once_and_resumed(tmp_path: Path) -> None:
     """SIGKILL of the ServerApp alone: the server says so and ends within three seconds, the manifest says failed; resumed,
     with the newest checkpoint damaged, the run goes on from the one before.
