@@ -40,6 +40,8 @@ HOLD_S = 1.0
 """`server.hold-s`: how long a request for work may be held."""
 CARRIES_BYTES = 4000
 """More than keepalives and acknowledgements: a link carries a transfer again."""
+START_S = 60.0
+"""For a client to come up again: a matter of its host, and of no deadline of the run, which does not wait for it."""
 GRACE_S = 10.0
 """How much later than its deadline anything may end."""
 
@@ -215,7 +217,7 @@ class Injector:
         self._lab.wait_for_row("events", self._limit_s, client=self._name, event="missing")
 
     def _wait_until_back(self) -> None:
-        self._lab.wait_for_row("events", self._limit_s, client=self._name, event="returned")
+        self._lab.wait_for_row("events", START_S, client=self._name, event="returned")
 
     def _start_again(self) -> None:
         self._wait_until_missed()

@@ -20,7 +20,7 @@ from fltestbed.bench.leftovers import marked
 from fltestbed.bench.testbed import Oddity
 from fltestbed.links import EmulatedNetwork, Host, LinkProfile
 from fltestbed.measure.manifest import FILE_NAME
-from fltestbed.measure.schema import TABLES
+from fltestbed.measure.schema import RECORDED
 
 PORT = 9092
 PATIENCE_S = 120.0
@@ -247,9 +247,9 @@ def read_manifest(run: Path) -> dict[str, Any]:
 def torn_rows(run: Path) -> list[str]:
     """Lines of a run's recorded tables that are not whole: more or fewer cells than the header has, or no end."""
     found = []
-    for name, table in TABLES.items():
-        path = run / name
-        if table.derived or not path.exists():
+    for table in RECORDED:
+        name, path = table.name, run / table.name
+        if not path.exists():
             continue
         text = path.read_text()
         lines = list(csv.reader(text.splitlines(keepends=True)))

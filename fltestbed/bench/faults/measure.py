@@ -32,27 +32,39 @@ def measure(cells: Sequence[Cell], at_once: int) -> FaultsReport:
     """Run cells, so many at once; nothing is left running."""
     start = time.monotonic()
     possible = [cell for cell in cells if not cell.impossible]
+    running: set[subprocess.Popen[str]] = set()
     with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, ThreadPoolExecutor(at_once) as pool:
-        outcomes = tuple(pool.map(lambda cell: _run_apart(cell, Path(folder)), possible))
+        try:
+            outcomes = tuple(pool.map(lambda cell: _run_apart(cell, Path(folder), running), possible))
+        except BaseException:  # Ctrl-C: nobody waits for cells
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise
     return FaultsReport(
         about=ABOUT, outcomes=outcomes, impossible={cell.name: cell.impossible for cell in cells if cell.impossible},
         seconds=time.monotonic() - start, bars=judge(outcomes),
     )  # fmt: skip
 
 
-def _run_apart(cell: Cell, folder: Path) -> Outcome:
+def _run_apart(cell: Cell, folder: Path, running: "set[subprocess.Popen[str]]") -> Outcome:
     own = folder / cell.name.replace("/", "-")
     own.mkdir()
     # What a cell mounts is seen by it alone, and gone with it, however it ends.
     command = ["unshare", "--mount", "--", sys.executable, "-m", "fltestbed.bench.faults.cell", cell.name, str(own)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CELL_TIMEOUT_S, check=False)
-        outcome = Outcome(**json.loads(done.stdout))
-    except subprocess.TimeoutExpired:
-        outcome = Outcome(cell.name, (f"not over after {CELL_TIMEOUT_S:g} s",), CELL_TIMEOUT_S)
-    except ValueError:
-        last = done.stderr.strip().splitlines()[-1:]
-        outcome = Outcome(cell.name, (f"the cell's process ended with status {done.returncode}: {''.join(last)}",))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        running.add(process)
+        try:
+            out, err = process.communicate(timeout=CELL_TIMEOUT_S)
+            outcome = Outcome(**json.loads(out))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            outcome = Outcome(cell.name, (f"not over after {CELL_TIMEOUT_S:g} s",), CELL_TIMEOUT_S)
+        except ValueError:
+            last = "".join(err.strip().splitlines()[-1:])
+            outcome = Outcome(cell.name, (f"the cell's process ended with status {process.returncode}: {last}",))
+        finally:
+            running.discard(process)
     told = f"misses: {'; '.join(outcome.reasons)}" if outcome.reasons else "holds"
     log.info("%s %s (%.0f s)", cell.name, told, outcome.seconds)
     return outcome

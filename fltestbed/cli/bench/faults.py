@@ -26,19 +26,19 @@ def faults(
 
     Example: fltestbed bench faults --random 100 --seed 1
     """
-    from fltestbed.bench.faults.matrix import choose_cells  # noqa: PLC0415
+    from fltestbed.bench.faults.matrix import choose_cells
 
     chosen = choose_cells([word for word in cells.split(",") if word])
     if random is not None and cells:
         raise ConfigError(f"--cells {cells}: cells are of the matrix; leave them out with --random")
     ensure_privilege()
     if random is not None:
-        from fltestbed.bench.faults.random_faults import run_apart  # noqa: PLC0415
-        from fltestbed.bench.faults.random_report import ABOUT, RandomReport, judge  # noqa: PLC0415
+        from fltestbed.bench.faults.random_faults import run_apart
+        from fltestbed.bench.faults.random_report import ABOUT, RandomReport, judge
 
         outcome = run_apart(random, seed)
         finish(RandomReport(about=ABOUT, seed=seed, outcome=outcome, bars=judge(random, outcome)), json)
 
-    from fltestbed.bench.faults.measure import measure  # noqa: PLC0415
+    from fltestbed.bench.faults.measure import measure
 
     finish(measure(chosen, at_once), json)
