@@ -127,7 +127,8 @@ FAULTS = (
     ),
     Fault(
         "client-stopped", "client stopped (SIGSTOP), goes on when it is missed",
-        _absences(dict.fromkeys(PHASES, SILENT), aggregate=("downlink",)),
+        # Its host takes the next message as far as its buffers reach: if that is all of it, the server sees it train.
+        _absences(dict.fromkeys(PHASES, SILENT), aggregate=("downlink", "train")),
     ),
     Fault("link-down-1s", "link down for 1 s"),
     Fault("link-down-30s", "link down for 30 s", limit_s=LONG_S),
