@@ -29,6 +29,7 @@ from fltestbed.bench.testbed import Oddity
 from fltestbed.config_file import validate
 from fltestbed.errors import TestbedError
 from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
+from fltestbed.interrupts import Interrupts
 from fltestbed.links import LinkProfile
 
 CLIENT_DISK, SERVER_DISK = "512k", "16m"
@@ -237,7 +238,8 @@ class _Trial:
 def main(name: str, folder: str) -> None:
     """Run one cell and print what came out."""
     (cell,) = choose_cells([name])
-    print(json.dumps(asdict(run_cell(cell, Path(folder)))))  # noqa: T201  # what this program does
+    with Interrupts():
+        print(json.dumps(asdict(run_cell(cell, Path(folder)))))  # noqa: T201  # what this program does
 
 
 if __name__ == "__main__":

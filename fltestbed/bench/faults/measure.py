@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +34,16 @@ def measure(cells: Sequence[Cell], at_once: int) -> FaultsReport:
     start = time.monotonic()
     possible = [cell for cell in cells if not cell.impossible]
     running: set[subprocess.Popen[str]] = set()
+    over = threading.Event()
+
+    def run(cell: Cell) -> Outcome:
+        return Outcome(cell.name, ("interrupted",)) if over.is_set() else _run_apart(cell, Path(folder), running)
+
     with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, ThreadPoolExecutor(at_once) as pool:
         try:
-            outcomes = tuple(pool.map(lambda cell: _run_apart(cell, Path(folder), running), possible))
+            outcomes = tuple(pool.map(run, possible))
         except BaseException:  # Ctrl-C: nobody waits for cells
-            pool.shutdown(wait=False, cancel_futures=True)
+            over.set()
             for process in list(running):
                 process.terminate()
             raise
