@@ -46,14 +46,18 @@ server_app = ServerApp()
 
 def write_app(
     folder: Path, *, size: str, rounds: int, stamps: Path, clients: int = CLIENTS, client_app: str = CLIENT_APP,
-    pause_s: float = 0.0,
+    pause_s: float = 0.0, switch: Path | None = None, alternate_rounds: int = 1,
 ) -> Path:  # fmt: skip
     """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON.
 
-    A client waits for `pause_s` before it answers.
+    A client waits for `pause_s` before it answers. The first byte of the file `switch`, which is there, is 1 in rounds that
+    are on, by the schedule of `[instrumentation] alternate-rounds`, and 0 in the others.
     """
     folder.mkdir()
-    config = {"size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s}
+    config: dict[str, str | int | float] = {
+        "size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s,
+        "switch": str(switch or ""), "alternate-rounds": alternate_rounds,
+    }  # fmt: skip
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
     (folder / "pyproject.toml").write_text(_PYPROJECT.format(client_app=client_app) + "".join(lines))
     return folder
@@ -68,15 +72,37 @@ def train(msg: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
 
 
-class _StampedFedAvg(FedAvg):
-    """Flower's FedAvg, which remembers when each round started."""
+class _Switch:
+    """The file whose first byte says whether a round is on; "" for none."""
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, path: str, alternate_rounds: int) -> None:
+        from fltestbed.config import Instrumentation  # noqa: PLC0415  # 9 MB that a client has no use for
+
+        self._path = path
+        self._schedule = Instrumentation(alternate_rounds=alternate_rounds)
+
+    def begin_round(self, round_: int) -> None:
+        """On or off, as the schedule says."""
+        self.turn(self._schedule.is_measured(round_))
+
+    def turn(self, on: bool) -> None:
+        """On or off."""
+        if self._path:
+            with Path(self._path).open("r+b") as file:
+                file.write(bytes([on]))
+
+
+class _StampedFedAvg(FedAvg):
+    """Flower's FedAvg, which remembers when each round started; the switch is told of it first."""
+
+    def __init__(self, switch: _Switch, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.starts_ns: list[int] = []
+        self._switch = switch
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """See Flower."""
+        self._switch.begin_round(server_round)
         self.starts_ns.append(SYSTEM_CLOCK.raw_ns())
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -86,7 +112,9 @@ def main(grid: Grid, context: Context) -> None:
     """Run the rounds and write their starts."""
     config = context.run_config
     clients = int(config["clients"])
-    strategy = _StampedFedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
+    switch = _Switch(str(config["switch"]), int(config["alternate-rounds"]))
+    strategy = _StampedFedAvg(switch, fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
     model = ArrayRecord(fresh_weights(SIZES[str(config["size"])].shapes))
     strategy.start(grid, model, num_rounds=int(config["rounds"]))
+    switch.turn(False)
     Path(str(config["stamps"])).write_text(json.dumps(strategy.starts_ns))

@@ -22,8 +22,9 @@ _PROGRAM = (sys.executable, "-m", "fltestbed")
 
 
 def start_server(
-    processes: Processes, host: Host, folder: Path, settings: Mapping[str, Any], options: Sequence[str] = ()
-) -> None:
+    processes: Processes, host: Host, folder: Path, settings: Mapping[str, Any], options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Start the process `server`, whose run folder is `run` in `folder`.
 
     Parameters
@@ -32,6 +33,8 @@ def start_server(
         The experiment, as in its file, without its name and the server's port; it goes without TLS unless this says so.
     options : sequence of str
         Added to the command.
+    environment : mapping
+        Of the process and what it starts; None leaves it as it is.
     """
     config = folder / "bench.toml"
     server = {"port": PORT, "tls": False, **settings.get("server", {})}
@@ -39,7 +42,7 @@ def start_server(
         tomli_w.dumps({"name": "bench", "congestion-control": CONGESTION_CONTROL, **settings, "server": server})
     )
     argv = [*_PROGRAM, "server", str(config), "--name", RUN, "--runs", str(folder), *options]
-    processes.start(host, "server", argv)
+    processes.start(host, "server", argv, environment)
 
 
 def client_command(host: Host, server: Host, link: str, number: int, folder: Path) -> list[str]:

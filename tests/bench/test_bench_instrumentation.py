@@ -4,8 +4,10 @@ import math
 
 import pytest
 
-from fltestbed.bench.instrumentation import Pair, cpu_times_us, expected_round_s, find, pair_up
+from fltestbed.bench.blocks import expected_round_s
+from fltestbed.bench.instrumentation import cpu_times_us, find
 from fltestbed.bench.models import SIZES
+from fltestbed.bench.pairs import Pair, pair_up
 from fltestbed.config import Instrumentation
 
 

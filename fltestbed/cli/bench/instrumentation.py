@@ -22,7 +22,8 @@ def instrumentation(
 
     Example: fltestbed bench instrumentation --links ethernet --json instrumentation.json
     """
-    from fltestbed.bench.instrumentation import Plan, measure  # Flower takes a second to import
+    from fltestbed.bench.blocks import Plan  # Flower takes a second to import
+    from fltestbed.bench.instrumentation import measure
     from fltestbed.bench.models import SIZES
     from fltestbed.bench.place import LOOPBACK
 
