@@ -14,6 +14,7 @@ from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import INSTALLED_SERVER_APP
 from fltestbed.scratch import scratch_folder
+from fltestbed.server.app_log import app_log
 from fltestbed.server.desk import Desk
 from fltestbed.server.roster import Roster
 from fltestbed.text import printable
@@ -32,14 +33,16 @@ async def app_process(is_installed_app: bool, logs: Path, inherited: Sequence[in
     """The ServerApp's process, its imports under way; gone at the end of the block."""
     preload = [INSTALLED_SERVER_APP.partition(":")[0]] if is_installed_app else []
     logs.mkdir(exist_ok=True)
-    with scratch_folder("server") as home:
-        with (logs / "serverapp.log").open("ab") as log:
+    with scratch_folder("server") as home, app_log(logs / "serverapp.log") as log:
+        try:
             process = await asyncio.create_subprocess_exec(
                 "setpriv", "--pdeathsig", "KILL", "--",  # an app that never asks its Grid would outlive a killed server
                 sys.executable, "-m", "fltestbed.server.app_process", *preload,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env={**os.environ, "FLWR_HOME": str(home)}, start_new_session=True, pass_fds=inherited,
             )  # fmt: skip
+        finally:
+            os.close(log)
         try:
             yield process
         finally:
