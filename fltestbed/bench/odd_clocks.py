@@ -4,7 +4,6 @@ Time namespaces shift a process's monotonic clocks, RAW included (`unshare --tim
 libc makes RAW drift and the wall clock step, for one process and what it starts. The truth is known exactly in both.
 """
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fltestbed.bench.preload import compile_library
 from fltestbed.bench.testbed import Oddity
-from fltestbed.errors import HostError
 
 Stamps = TypeVar("Stamps", int, "pd.Series[int]", "NDArray[np.int64]")
 
@@ -113,16 +112,4 @@ def build_library(folder: Path) -> Path:
     HostError
         There is no C compiler, or it failed.
     """
-    source, library = folder / "odd_clocks.c", folder / "odd_clocks.so"
-    source.write_text(_SOURCE)
-    try:
-        subprocess.run(
-            ["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True, capture_output=True
-        )
-    except FileNotFoundError as error:
-        raise HostError(
-            "gcc is missing: clocks that drift are made by a small C library; apt install gcc libc6-dev"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise HostError(f"gcc failed: {error.stderr.decode(errors='replace').strip().splitlines()[-1]}") from error
-    return library
+    return compile_library(folder, "odd_clocks", _SOURCE, "clocks that drift are made")

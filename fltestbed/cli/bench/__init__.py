@@ -26,6 +26,7 @@ class Benchmarks(LazyGroup):
         "scale": "How a round's time and the server's memory grow with the number of clients.",
         "memory": "What a client takes on its host.",
         "instrumentation": "What measuring costs, as the ratio of round times with and without it.",
+        "disk": "What a slow disk costs a round, as the ratio of round times on a slow and a fast one.",
         "accuracy": "Stamps and clocks, against packets and known clocks.",
         "analysis": "Time and memory of analysing a million phases.",
         "fuzz": "What server and client read from the network, under made-up bytes.",
