@@ -146,7 +146,8 @@ def _measure_link(plan: Plan, link: str, speed: DiskSpeed) -> Finding:
         starts_ns = task.starts_ns(environment=disk.environment, switch=disk.switch)
         runs.append(disk.use())
         check_use(runs[-1])
-        slow_rounds += sum(map(Instrumentation(alternate_rounds=task.block + 1).is_measured, range(1, len(starts_ns) + 1)))
+        schedule = Instrumentation.model_validate({"alternate-rounds": task.block + 1})
+        slow_rounds += sum(map(schedule.is_measured, range(1, len(starts_ns) + 1)))
         return starts_ns
 
     measured = measure_link(plan, link, run)

@@ -79,7 +79,7 @@ class _Switch:
         from fltestbed.config import Instrumentation  # noqa: PLC0415  # 9 MB that a client has no use for
 
         self._path = path
-        self._schedule = Instrumentation(alternate_rounds=alternate_rounds)
+        self._schedule = Instrumentation.model_validate({"alternate-rounds": alternate_rounds})
 
     def begin_round(self, round_: int) -> None:
         """On or off, as the schedule says."""
