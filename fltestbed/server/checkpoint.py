@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -32,6 +32,8 @@ from fltestbed.flower.strategy_state import Blobs, Snapshot
 FOLDER = "checkpoints"
 KEPT = 2
 FORMAT = 1
+WRITE_BYTES = 1 << 20
+"""At once: where a write takes milliseconds, one for each tensor and each of its headers would take longer than a round."""
 _NAME = re.compile(r"round-(\d{6,})-([0-9a-f]{16})\.npz")
 _UNFINISHED = ".unfinished"
 _NUMPY = "numpy.ndarray"
@@ -98,13 +100,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     folder.mkdir(exist_ok=True)
     unfinished = folder / f"round-{checkpoint.round:06}{_UNFINISHED}"
     try:
-        with unfinished.open("w+b") as file:
-            _pack(file, checkpoint)
+        with unfinished.open("wb", buffering=WRITE_BYTES) as file:
+            hashed = _Hashed(file)
+            _pack(hashed, checkpoint)
             file.flush()
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        path = folder / f"round-{checkpoint.round:06}-{digest[:16]}.npz"
+        path = folder / f"round-{checkpoint.round:06}-{hashed.digest.hexdigest()[:16]}.npz"
         unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)
@@ -159,6 +160,22 @@ def load(path: Path) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path}: not a checkpoint: {error}") from error
     return Checkpoint(about["round"], ArrayRecord(arrays), Snapshot(about["state"], blobs, tuple(about["left_out"])))
+
+
+class _Hashed:
+    """A file that is written from its begin to its end, as an archive is that cannot seek, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Not before the end."""
 
 
 def _pack(file: Any, checkpoint: Checkpoint) -> None:
