@@ -18,8 +18,8 @@ from fltestbed.measure.manifest import read_manifest
 State = Literal["complete", "failed", "interrupted", "killed", "unreadable", "to do"]
 
 
-OF_THE_HOST = ("experiment.server.certificates", "experiment.server.node-keys")
-"""Paths that every run has of its own: no difference between two runs."""
+OF_THE_HOST = ("experiment.server.certificates", "experiment.server.node-keys", "experiment.server.join-timeout-s")
+"""Paths that every run has of its own, and how long it waits for its clients: no difference between two runs."""
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,19 @@ from fltestbed.client.introduction import Introduction
 from fltestbed.errors import ServerNotTrusted, ServerRefused, ServerUnreachable, TestbedError
 from fltestbed.measure.host import package_versions, toolkit_versions
 
-PATIENCE_S = 2.0
 SAME_SECOND_S = 2.0
 """A Date header is told in whole seconds."""
 
 
-def check_arrival(interface: str, introduction: Introduction) -> Generator[Said, None, dict[str, Any]]:
-    """Reach the server over a proven path, compare clocks, say hello, compare versions.
+def check_arrival(interface: str, introduction: Introduction, timeout_s: float) -> Generator[Said, None, dict[str, Any]]:
+    """Reach the server over a proven path, compare clocks, say hello, compare versions; each is tried for `timeout_s`.
 
     The generator's own value is what the server told to hello, or an empty dictionary.
     A server without a run under way is not there: it has to be started first.
     """
     check = f"server over {interface}"
     try:
-        introduction.reach(PATIENCE_S)
+        introduction.reach(timeout_s)
     except ServerUnreachable as problem:
         yield error(check, str(problem), "start the server on its host: fltestbed server CONFIG; then check again")
         yield warning("versions", "not compared: no server answers", "check again when the server is up")
@@ -34,7 +33,7 @@ def check_arrival(interface: str, introduction: Introduction) -> Generator[Said,
     yield ok(check, f"answers {how}")
     yield judge_offset(introduction.key.wall_offset_s)
     try:
-        hello = introduction.hello()
+        hello = introduction.hello(timeout_s)
     except ServerRefused as problem:
         yield error("admission", str(problem))
         return {}

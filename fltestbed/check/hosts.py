@@ -23,6 +23,7 @@ from fltestbed.errors import TestbedError
 from fltestbed.measure.host import describe_host, package_versions
 from fltestbed.measure.probes.tools import Toolbox
 
+TIMEOUT_S = 2.0
 TOOL_LIMIT_S = 5.0
 BASELINE_LIMIT_S = 30.0
 
@@ -73,6 +74,8 @@ class ClientCheck:
         Whether a route that leaves elsewhere is pinned, as long as the check takes.
     baseline : bool
         Whether ping and iperf3 are measured, and kept in the state folder.
+    timeout_s : float
+        How long to go on trying when the server does not answer.
     """
 
     server: str
@@ -83,6 +86,7 @@ class ClientCheck:
     key: Path | None = None
     pin_route: bool = False
     baseline: bool = False
+    timeout_s: float = TIMEOUT_S
     clock: Clock = SYSTEM_CLOCK
     _tools: Toolbox = field(default_factory=lambda: Toolbox(threading.Lock(), TOOL_LIMIT_S))
 
@@ -128,7 +132,7 @@ class ClientCheck:
             yield error("key", str(problem))
         else:
             try:
-                hello = yield from check_arrival(path.interface, introduction)
+                hello = yield from check_arrival(path.interface, introduction, self.timeout_s)
             finally:
                 introduction.close()
         if self.baseline:

@@ -45,6 +45,7 @@ def check(
             help="Measure ping and iperf3 over each interface and keep it for the next run; on the server: iperf3 -s.",
         ),
     ] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 2.0,
     runs: Annotated[Path, typer.Option(help="On the server's host: the folder of the run folders.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -56,7 +57,7 @@ def check(
 
     On a Pi: fltestbed check --server 10.0.0.1:9092 --interface eth0 --interface wwan0 --ca ca.crt --baseline
     """
-    report = _of_client(server, interface or [], name, state, ca, key, pin_route, baseline) if server else None
+    report = _of_client(server, interface or [], name, state, ca, key, pin_route, baseline, timeout) if server else None
     if report is None:
         if config is None or interface:
             raise ConfigError("give CONFIG on the server's host, or --server HOST:PORT and --interface NAME on a client's")
@@ -80,6 +81,7 @@ def _of_client(
     key: Path | None,
     pin_route: bool,
     baseline: bool,
+    timeout: float,
 ) -> "Report":
     from fltestbed.check.hosts import ClientCheck  # Flower's client takes a moment to import
 
@@ -87,7 +89,8 @@ def _of_client(
     if not interfaces:
         raise ConfigError(f"--server {server}: give --interface as well, by which it is reached")
     own = check_name("--name", name or socket.gethostname())
-    return ClientCheck(server, interfaces, own, state or default_state() / own, ca, key, pin_route, baseline).run()
+    checks = ClientCheck(server, interfaces, own, state or default_state() / own, ca, key, pin_route, baseline, timeout)
+    return checks.run()
 
 
 def _of_server(config: Path, name: str | None, runs: Path) -> "Report":

@@ -28,6 +28,16 @@ def server(
         Path | None,
         typer.Option(help="Go on with this run, whose server failed: its name below --runs, or its folder."),
     ] = None,
+    resume_failed: Annotated[
+        bool,
+        typer.Option(
+            "--resume-failed",
+            help="Go on with the newest run of CONFIG below --runs if its server failed; else begin --name.",
+        ),
+    ] = False,
+    join_timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds to wait for the clients; server.join-timeout-s if left out.")
+    ] = None,
     emulation: Annotated[Path | None, typer.Option(hidden=True, help="Description of the emulated link.")] = None,
     campaign: Annotated[Path | None, typer.Option(hidden=True, help="What the manifest says of the campaign.")] = None,
 ) -> None:
@@ -39,10 +49,19 @@ def server(
     """
     if resume is not None and name is not None:
         raise ConfigError(f"--name {name}: a run that is resumed keeps its name; leave it out")
-    experiment = load_experiment(config).with_server(certificates=certificates, node_keys=node_keys)
+    if resume is not None and resume_failed:
+        raise ConfigError(f"--resume {resume}: names the run to go on with; leave --resume-failed out")
+    experiment = load_experiment(config).with_server(
+        certificates=certificates, node_keys=node_keys, join_timeout_s=join_timeout
+    )
     folder = runs / check_name("--name", name or experiment.name)
     if resume is not None:
         folder = runs / resume if (runs / resume).is_dir() else resume
+    if resume_failed:
+        from fltestbed.server.resume import find_broken_off  # reads checkpoints, by NumPy
+
+        resume = find_broken_off(runs, experiment)
+        folder = resume or folder
     link = read_json(emulation) if emulation is not None else None
     part_of = read_json(campaign) if campaign is not None else None
     given = find_config(config, ".").read_text()

@@ -19,12 +19,14 @@ TIMEOUT_S = 60.0
 
 
 class LinkPlace(BaseModel):
-    """Where a link is on a Pi: its interface there, and the server's address over it."""
+    """Where a link is on a Pi: its interface there, the server's address over it, and of a modem the APN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,15}$")]
     server: Annotated[str, Field(min_length=1)]
+    apn: Annotated[str, Field(min_length=1)] | None = None
+    """Of a modem that deploy/ansible brings up at boot; None of any other interface."""
 
 
 class _Variables(BaseModel):

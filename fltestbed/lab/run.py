@@ -24,8 +24,14 @@ from fltestbed.measure.manifest import FILE_NAME, amend, read_manifest, refuse_e
 END_TIMEOUT_S = 30.0
 LEAVE_S = 5.0
 """A client that was told of the run's end needs a moment to go by itself."""
+ANSWER_S = 30.0
+"""For so long a check tries again: the server begins to listen a moment before it answers."""
+MODEM_S = 100.0
+"""For so long a modem that has lost its address may look for its network."""
 POLL_S = 0.1
 CURSOR = "-- cursor: "
+NO_OPTION = "No such option"
+OLDER = " (its toolkit is older than this host's: run deploy/ansible/site.yml again)"
 
 log = logging.getLogger("fltestbed")
 
@@ -69,7 +75,10 @@ class LabRun:
         refuse_existing(folder)
         pis = self.inventory.clients(self.link, self.experiment.clients)
         check_experiment(self.experiment, self.inventory.path)
-        with _server(server_arguments(self.config, name, runs, app, self.campaign)) as server:
+        arguments = server_arguments(self.config, name, runs, app, self.campaign)
+        # The server waits from its start on, and the clients start after their hosts were checked.
+        join_timeout_s = self.experiment.server.join_timeout_s + self.remote.timeout_s
+        with _server([*arguments, "--join-timeout", f"{join_timeout_s:g}"]) as server:
             _wait_for_folder(server, folder)
             cursors: dict[str, str] = {}
             problem: TestbedError | None = None
@@ -101,7 +110,9 @@ class LabRun:
             cursors[name] = cursor.strip()
             _write(folder / "logs" / f"{name}-check.json", report)
             if answer.problem:
-                problems.append(f"{name} is not ready: {_errors(report) or answer.problem}")
+                problems.append(
+                    f"{name} is not ready: {_errors(report) or answer.problem}{OLDER * (NO_OPTION in answer.problem)}"
+                )
         if problems:
             raise TestbedError("; ".join(problems))
         return cursors
@@ -183,13 +194,16 @@ def _check_script(interface: str) -> str:
             f"test -e {settings} || {{ echo 'no {settings}: set the host up with deploy/ansible' >&2; exit 1; }}",
             "systemctl stop 'fltestbed-client@*'; systemctl reset-failed 'fltestbed-client@*' || true",
             f". {settings}",
+            f"if test -e /etc/fltestbed/modem-{interface}.env && ! ip -4 -o address show dev {interface} | grep -q .; then",
+            f"    timeout {MODEM_S:g} systemctl restart fltestbed-modem@{interface} || true",
+            "fi",
             "pin= right=",
             'case " $MORE " in',
             '*" --pin-route "*) pin=--pin-route right="--inh-caps=+net_admin --ambient-caps=+net_admin" ;;',
             "esac",
             f"setpriv --reuid=fltestbed --regid=fltestbed --init-groups $right env HOME={STATE} "
-            f"/opt/fltestbed/bin/fltestbed check --server $SERVER --interface {interface} --name $NAME "
-            f"--state {STATE}/$NAME --ca /etc/fltestbed/ca.crt --key /etc/fltestbed/node.key --json $pin",
+            f"/opt/fltestbed/bin/fltestbed check --json --server $SERVER --interface {interface} --timeout {ANSWER_S:g} "
+            f"--name $NAME --state {STATE}/$NAME --ca /etc/fltestbed/ca.crt --key /etc/fltestbed/node.key $pin",
             "journalctl --no-pager --lines=0 --show-cursor",
         ]
     )
@@ -221,7 +235,7 @@ def _server(arguments: Sequence[str]) -> Iterator[Process]:
 
 
 def _wait_for_folder(server: Process, folder: Path) -> None:
-    """Wait until the server listens: it makes its run folder then."""
+    """Wait until the server listens, though it may not answer yet: it makes its run folder then."""
     while not (folder / FILE_NAME).exists():
         if server.poll() is not None:
             raise ToldByChild(server.returncode)

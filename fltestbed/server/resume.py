@@ -122,9 +122,7 @@ class Past:
         ConfigError
             With every key that differs.
         """
-        found = [
-            str(each) for each in differences(self.manifest["experiment"], experiment.resolved) if each.key not in HARMLESS
-        ]
+        found = _changed(self.manifest, experiment)
         if self.manifest["app"] != app:
             found.append(f"app: {self.manifest['app']} there, {app} now")
         elif fab_hash is not None and self.manifest.get("fab_hash") != fab_hash:
@@ -153,6 +151,35 @@ class Past:
         if self.found.path is None:
             return f"{damaged}resumed without a checkpoint: begins again with round 1 ({before})"
         return f"{damaged}resumed after round {self.found.round}, from {self.found.path.name} ({before})"
+
+
+def find_broken_off(runs: Path, experiment: Experiment) -> Path | None:
+    """The newest run of an experiment below a folder, if its server failed or was killed: a service goes on with it.
+
+    None where that run is complete, was stopped by somebody, or was begun under another configuration, and where none is.
+    """
+    found = [known for file in runs.glob(f"*/{FILE_NAME}") if (known := _known(file, experiment.name)) is not None]
+    if not found:
+        return None
+    _, folder, manifest = max(found, key=lambda known: known[0])
+    may_go_on = manifest["status"] in ("failed", "running") and bool(manifest.get("sessions"))
+    return folder if may_go_on and not _changed(manifest, experiment) else None
+
+
+def _known(file: Path, name: str) -> tuple[datetime, Path, dict[str, Any]] | None:
+    """When a run of this experiment began, its folder and its manifest; None of another one, or when it does not say."""
+    try:
+        manifest = read_json(file)
+        if manifest["experiment"]["name"] != name or "status" not in manifest:
+            return None
+        return datetime.fromisoformat(manifest["zero_wall"]), file.parent, manifest
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _changed(manifest: dict[str, Any], experiment: Experiment) -> list[str]:
+    """In what a run was begun under another configuration."""
+    return [str(each) for each in differences(manifest["experiment"], experiment.resolved) if each.key not in HARMLESS]
 
 
 def session_row(session: int, first_round: int, zero_ns: int, clock: Clock, raw_ns: int) -> dict[str, Value]:

@@ -60,6 +60,12 @@ def test_the_version_is_the_packages() -> None:
     assert fltestbed("--version").stdout == f"{__version__}\n"
 
 
+def test_a_server_resumes_one_run(tmp_path: Path) -> None:
+    """The run that is named, or the newest that has failed: both at once are refused."""
+    done = fltestbed("server", "demo", "--runs", tmp_path, "--resume", "a", "--resume-failed")
+    assert_one_line(done, 2, "--resume a: names the run to go on with; leave --resume-failed out")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -6,6 +6,9 @@
     pi-0         eth0 10.61.0.10  wlan0 10.62.0.10  wwan0  10.63.0.10
     pi-1         eth0 10.61.0.11  wlan0 10.62.0.11  wwan0  10.63.0.11
 
+pi-1 differs: its wwan0 belongs to a modem, which a stand-in for ModemManager knows and the unit of deploy/systemd brings up,
+and its WiFi leads to the radio host's address on Ethernet, to which only a pinned route takes it.
+
 Whatever is written on a host is in memory and vanishes with it.
 """
 
@@ -54,6 +57,25 @@ LINKS = (
     Link("wifi", "wlan0", "wlan0", "10.62.0", 60),
     Link("5g", "ogstun", "wwan0", "10.63.0", 30),
 )
+
+MODEM = f"""#!/bin/sh
+case "$*" in
+"-J -L") echo '{{"modem-list": []}}' ;; # the check and the probe find no modem that they could ask for its signal
+"-K -L") echo "modem-list.value[1] : /org/freedesktop/ModemManager1/Modem/0" ;;
+"-K -m "*) echo "modem.generic.ports.value[1] : wwan0 (net)"
+    echo "modem.generic.bearers.value[1] : /org/freedesktop/ModemManager1/Bearer/0" ;;
+"-K -b "*) echo "bearer.type : default"
+    if [ -e /run/fltestbed-modem/connected ]; then echo "bearer.status.connected : yes"; fi
+    echo "bearer.status.interface : wwan0"
+    echo "bearer.properties.apn : fltestbed"
+    echo "bearer.ipv4-config.address : {LINKS[2].network}.11"
+    echo "bearer.ipv4-config.gateway : {LINKS[2].server}"
+    echo "bearer.ipv4-config.mtu : 1456" ;;
+*--simple-connect*) touch /run/fltestbed-modem/connected ;;
+*--simple-disconnect*) rm -f /run/fltestbed-modem/connected ;;
+esac
+"""
+"""Plays mmcli with one modem; connected, it has the address that the lab's 5G network has for pi-1."""
 
 
 def unavailable() -> str | None:
@@ -193,12 +215,20 @@ def _connect(lab: Lab) -> None:
             commands.append(f"ip link set {port} master {bridge} up")
         # From outside of its mounts: inside, the other hosts' process ids mean nothing.
         subprocess.run(["nsenter", f"--net=/proc/{radio_host.init}/ns/net", "sh", "-ec", "\n".join(commands)], check=True)
+    lab.pis[1].path("/usr/bin/mmcli").write_text(MODEM)
+    lab.pis[1].path("/usr/bin/mmcli").chmod(0o755)
     for number, pi in enumerate(lab.pis):
         for link in LINKS:
             shape = f"root tbf rate {link.rate_mbit}mbit burst 32kb latency 100ms"
             pi.call("ip", "addr", "add", f"{link.network}.{10 + number}/24", "dev", link.pi_interface)
             pi.call("ip", "link", "set", link.pi_interface, "up")
             pi.call("tc", "qdisc", "replace", "dev", link.pi_interface, *shape.split())
+    add_gateway(lab.pis[1])
+
+
+def add_gateway(pi: Host) -> None:
+    """The last resort of pi-1's WiFi, which goes when the interface does; only a pin makes use of it."""
+    pi.call(*f"ip route replace default via {LINKS[1].server} dev {LINKS[1].pi_interface} metric 9999".split())
 
 
 def _let_in(lab: Lab) -> None:
@@ -234,17 +264,26 @@ def _debian_python() -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
-def inventory() -> dict[str, Any]:
-    """What a person writes into the inventory of this lab, with the names of deploy/ansible/inventory.example.yml."""
+def inventory(experiment: Path) -> dict[str, Any]:
+    """What a person writes into the inventory of this lab, with the names of deploy/ansible/inventory.example.yml.
+
+    Parameters
+    ----------
+    experiment : Path
+        What the server's unit runs.
+    """
     links = {link.name: {"interface": link.pi_interface, "server": link.server} for link in LINKS}
-    quiet = LINKS[0]
+    quiet, wifi, cell = LINKS
+    pinned = {wifi.name: {"interface": wifi.pi_interface, "server": quiet.server}}
+    modem = {cell.name: {**links[cell.name], "apn": "fltestbed"}}
+    of_pi_1 = {"fltestbed_links": links | pinned | modem, "fltestbed_client_options": "--pin-route"}
     return {
         "radio_host": {
             "hosts": {RADIO_HOST: {"ansible_connection": "local"}},
-            "vars": {"fltestbed_ntp_clients": [f"{quiet.network}.0/24"]},
+            "vars": {"fltestbed_ntp_clients": [f"{quiet.network}.0/24"], "fltestbed_experiment": str(experiment)},
         },
         "pis": {
-            "hosts": {name: {"ansible_host": name} for name in PIS},
+            "hosts": {PIS[0]: {"ansible_host": PIS[0]}, PIS[1]: {"ansible_host": PIS[1], **of_pi_1}},
             "vars": {"ansible_user": "pi", "fltestbed_time_server": quiet.server, "fltestbed_links": links},
         },
     }

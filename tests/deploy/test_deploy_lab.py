@@ -1,4 +1,4 @@
-"""The playbooks and a campaign, on four hosts with systemd, sshd and three networks, as a person in a lab would use them."""
+"""The playbooks and a campaign, on three hosts with systemd, sshd and three networks, as people in a lab use them."""
 
 import json
 import re
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tests.deploy.lab_hosts import LINKS, PIS, Host, Lab, inventory, make_bundle, running_lab, unavailable
+from tests.deploy.lab_hosts import LINKS, PIS, Host, Lab, add_gateway, inventory, make_bundle, running_lab, unavailable
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 CERTIFICATES = "/etc/fltestbed/certs"
@@ -27,6 +28,17 @@ CAMPAIGN = {
         "server": {"certificates": CERTIFICATES, "node-keys": f"{CERTIFICATES}/nodes"},
     },
 }
+
+OF_THE_UNIT = {
+    "name": "unit",
+    "rounds": 5,
+    "clients": 2,
+    "model": {"name": "cnn"},
+    "data": {"name": "synthetic", "samples": 300},
+    "training": {"threads": 1},
+    "pacing": {"seconds-per-epoch": [1.0]},
+}
+RUNS = "/var/lib/fltestbed/runs"
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -79,7 +91,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("lab")
     folder.joinpath("build").mkdir()
     make_bundle(folder / "build", tmp_path_factory.mktemp("wheels"))
-    folder.joinpath("lab.yml").write_text(json.dumps(inventory()))
+    folder.joinpath("lab.yml").write_text(json.dumps(inventory(folder / "unit.toml")))
+    folder.joinpath("unit.toml").write_text(tomli_w.dumps(OF_THE_UNIT))
     folder.joinpath("campaign.toml").write_text(tomli_w.dumps(CAMPAIGN))
     with running_lab(tmp_path_factory.mktemp("hosts")) as lab:
         yield Bench(lab, folder)
@@ -108,6 +121,17 @@ def test_the_playbook_makes_a_testbed_of_fresh_hosts(bench: Bench, first: Ended)
         assert pi.call("systemd-analyze", "verify", "/etc/systemd/system/fltestbed-client@.service") == ""
     radio_host = bench.lab.radio_host
     assert radio_host.call("systemd-analyze", "verify", "/etc/systemd/system/fltestbed-server.service") == ""
+
+
+def test_a_modem_is_up_now_and_after_a_boot(bench: Bench, first: Ended) -> None:
+    """Its unit is enabled and has left one route on wwan0, to the radio host; the Pi without an APN has no such unit."""
+    pi = bench.lab.pis[1]
+    wait_until(lambda: pi.run("systemctl", "is-active", "fltestbed-modem@wwan0").stdout.strip() == "active")
+    assert pi.call("systemctl", "is-enabled", "fltestbed-modem@wwan0").strip() == "enabled"
+    assert pi.call("systemd-analyze", "verify", "/etc/systemd/system/fltestbed-modem@.service") == ""
+    (route,) = json.loads(pi.call("ip", "-json", "route", "show", "dev", "wwan0"))
+    assert (route["dst"], route["prefsrc"]) == ("10.63.0.1", "10.63.0.11")
+    assert bench.lab.pis[0].run("systemctl", "cat", "fltestbed-modem@wwan0").returncode != 0
 
 
 def test_a_second_run_changes_nothing(bench: Bench, first: Ended) -> None:
@@ -156,6 +180,7 @@ def test_a_campaign_goes_on_after_a_host_that_fails_and_says_what_is_missing(ben
     assert journal(broken, "fltestbed-client@wlan0") == ""
 
     broken.call("ip", "link", "set", "wlan0", "up")
+    add_gateway(broken)
     ended = bench.campaign()
     assert ended.status == 0, ended.out
     assert "2 runs are complete" in ended.out
@@ -172,6 +197,49 @@ def test_a_campaign_goes_on_after_a_host_that_fails_and_says_what_is_missing(ben
             )
             assert f"{pi.name} joined" in log
             assert pi.run("systemctl", "is-active", f"fltestbed-client@{interface}").stdout.strip() == "inactive"
+
+
+def test_a_service_pins_its_route_if_it_may_and_leaves_none(bench: Bench, first: Ended) -> None:
+    """pi-1's WiFi leads to the radio host's address on Ethernet, by the unit's one capability; pi-0 needs and has none."""
+    assert bench.campaign().status == 0  # which makes nothing anew
+    hosts = bench.read("wifi-c2-r1/manifest.json")["hosts"]
+    assert [hosts[name]["path"]["pinned"] for name in PIS] == [False, True]
+    (route,) = hosts["pi-1"]["path"]["routes"]
+    assert (route["address"], route["gateway"]) == ("10.61.0.1", "10.62.0.1")
+    assert hosts["pi-1"]["path"]["mismatch"] is None
+    bounds = [pi.call("systemctl", "show", "-P", "CapabilityBoundingSet", "fltestbed-client@wlan0") for pi in bench.lab.pis]
+    assert [bound.strip() for bound in bounds] == ["", "cap_net_admin"]
+    assert "proto 102" not in bench.lab.pis[1].call("ip", "rule", "show")
+
+
+def test_a_server_that_was_killed_goes_on_with_its_run(bench: Bench, first: Ended) -> None:
+    """Its unit is killed after two rounds, and a client's: both come back by themselves, and one run is complete."""
+    radio_host, units = bench.lab.radio_host, ("fltestbed-server", "fltestbed-client@eth0")
+    for host in bench.lab.hosts.values():
+        host.call("systemctl", "start", units[host is not radio_host])
+    wait_until(lambda: "round-000002" in radio_host.run("sh", "-c", f"ls {RUNS}/unit-*/checkpoints").stdout)
+    radio_host.call("systemctl", "kill", "--signal=KILL", units[0])
+    bench.lab.pis[1].call("systemctl", "kill", "--signal=KILL", units[1])
+
+    def states() -> set[str]:
+        return {
+            host.call("systemctl", "show", "-P", "ActiveState", units[host is not radio_host]).strip()
+            for host in bench.lab.hosts.values()
+        }
+
+    wait_until(lambda: states() <= {"inactive", "failed"})
+    for host, restarts in ((radio_host, 1), (bench.lab.pis[0], 0), (bench.lab.pis[1], 1)):
+        unit = units[host is not radio_host]
+        shown = host.call("systemctl", "show", "--property=Result,NRestarts", unit).split()
+        assert set(shown) == {"Result=success", f"NRestarts={restarts}"}, journal(host, unit)
+    (folder,) = radio_host.call("ls", RUNS).split()
+    manifest = json.loads(radio_host.call("cat", f"{RUNS}/{folder}/manifest.json"))
+    assert manifest["status"] == "complete"
+    begun, resumed = manifest["sessions"]
+    assert begun["after_round"] is None
+    assert resumed["after_round"] >= 2
+    rounds = radio_host.call("cut", "-d,", "-f2", f"{RUNS}/{folder}/phases.csv").split()
+    assert {"1", "2", "3", "4", "5"} <= set(rounds)
 
 
 def test_the_journals_of_all_hosts_are_brought(bench: Bench, first: Ended) -> None:

@@ -20,7 +20,7 @@ def test_the_example_has_three_pis_with_three_links_each(example: Inventory) -> 
     """Hosts come in the inventory's order, which is that of their partitions; a link is an interface and an address."""
     assert [pi.name for pi in example.pis] == ["pi-0", "pi-1", "pi-2"]
     assert sorted(example.links) == ["5g", "ethernet", "wifi"]
-    assert example.pis[2].links["5g"] == LinkPlace(interface="wwan0", server="10.45.0.1")
+    assert example.pis[2].links["5g"] == LinkPlace(interface="wwan0", server="192.168.70.129", apn="fltestbed")
 
 
 def test_the_clients_of_a_run_are_the_first_hosts(example: Inventory) -> None:

@@ -17,7 +17,7 @@ from fltestbed.measure.manifest import Manifest
 from fltestbed.measure.recorder import Recorder
 from fltestbed.measure.schema import CHECKPOINT_PAUSE
 from fltestbed.server.checkpoint import FOLDER, Checkpoint, save
-from fltestbed.server.resume import Past
+from fltestbed.server.resume import Past, find_broken_off
 
 SECOND = 10**9
 WALL = 1_750_000_000 * SECOND
@@ -27,6 +27,7 @@ EXPERIMENT = validate(Experiment, {"name": "e"}, "e")
 
 def killed_run(folder: Path, **session: Any) -> None:
     """A run folder whose server was killed 60 s after the run's zero."""
+    folder.mkdir(exist_ok=True)
     manifest = Manifest(folder, "r", BEGUN)
     manifest.update(experiment=EXPERIMENT.resolved, app="own", fab_hash=None)
     facts: dict[str, Any] = {"started": "", "start_raw_ns": 100 * SECOND, "boot_id": boot_id(), "shift_ns": 0}
@@ -165,3 +166,35 @@ def test_a_manifest_in_the_background_is_whole_at_the_end(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "manifest.json").read_text())["number"] == 99
     manifest.update(number=100)
     assert json.loads((tmp_path / "manifest.json").read_text())["number"] == 100
+
+
+def restate(folder: Path, **changes: Any) -> None:
+    """Another word in a manifest."""
+    file = folder / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_service_goes_on_with_the_newest_run_of_its_experiment(tmp_path: Path) -> None:
+    """Failed or killed; not an older one, not one of another experiment, and none that says nothing of itself."""
+    assert find_broken_off(tmp_path, EXPERIMENT) is None
+    days = {"older": "2026-01-01", "newest": "2026-01-03", "another": "2026-01-05", "silent": "2026-01-07"}
+    for name, day in days.items():
+        killed_run(tmp_path / name)
+        restate(tmp_path / name, zero_wall=f"{day}T00:00:00+00:00")
+    restate(tmp_path / "another", experiment=EXPERIMENT.resolved | {"name": "another"})
+    (tmp_path / "silent" / "manifest.json").write_text("{}")
+    for status in ("running", "failed"):
+        restate(tmp_path / "newest", status=status)
+        assert find_broken_off(tmp_path, EXPERIMENT) == tmp_path / "newest"
+
+
+@pytest.mark.parametrize(
+    "newest", [{"status": "complete"}, {"status": "interrupted"}, {"sessions": []}, {"experiment": {"name": "e", "seed": 7}}]
+)
+def test_a_service_begins_anew_where_there_is_nothing_to_go_on_with(tmp_path: Path, newest: dict[str, Any]) -> None:
+    """The newest run is over, was stopped, never began, or had another configuration: an older failure is history."""
+    for name, day in (("older", "01"), ("newest", "03")):
+        killed_run(tmp_path / name)
+        restate(tmp_path / name, zero_wall=f"2026-01-{day}T00:00:00+00:00")
+    restate(tmp_path / "newest", **newest)
+    assert find_broken_off(tmp_path, EXPERIMENT) is None
