@@ -38,6 +38,7 @@ LOCK = f"\0{NAME}s"
 LOCK_TIMEOUT_S = 5.0
 UNIX_SOCKETS = Path("/proc/thread-self/net/unix")
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+RTNH_F_ONLINK = 4  # linux/rtnetlink.h
 LACKING = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 """A kernel without IPv6, or without policy rules, has no pins of that kind."""
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV)
@@ -98,7 +99,9 @@ class Pin:
 
     def _add(self) -> None:
         family, bits = _family(self._address)
-        way: dict[str, Any] = {"gateway": self._gateway} if self._gateway is not None else {"scope": "link"}
+        # On the link for sure: the host's own route has it so, and a modem's address comes without its network.
+        by_gateway = {"gateway": self._gateway, "flags": RTNH_F_ONLINK}
+        way: dict[str, Any] = by_gateway if self._gateway is not None else {"scope": "link"}
         with IPRoute() as ip:
             ip.route(
                 "replace", dst=f"{self._address}/{bits}", oif=self._index, table=self._table, proto=PROTOCOL, family=family,

@@ -1,6 +1,7 @@
 """Over the named interface or not at all: on a host with three networks up, over IPv4 and IPv6."""
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,20 @@ def test_on_a_point_to_point_interface_everything_is_at_the_other_end(networks: 
 
     networks.pi.call(make)
     assert networks.pi.call(enter, SERVERS[0], "wwan0", pin=True) == ("wwan0", None, "10.0.2.2")
+
+
+def test_a_gateway_without_a_network_is_pinned_to(networks: ThreeNetworks) -> None:
+    """As deploy/5g/modem.sh leaves a modem that plays Ethernet: an address alone, and a gateway that is said to be there."""
+
+    def make() -> None:
+        with IPRoute() as ip:
+            index = ip.link_lookup(ifname="wwan0")[0]
+            ip.flush_addr(index=index, family=socket.AF_INET)
+            ip.addr("add", index=index, address="10.9.9.9", prefixlen=32)
+            ip.route("add", dst="10.0.2.1/32", gateway="10.0.2.1", oif=index, flags=["onlink"], prefsrc="10.9.9.9")
+
+    networks.pi.call(make)
+    assert networks.pi.call(enter, "10.0.2.1:9092", "wwan0", pin=True) == ("wwan0", "10.0.2.1", "10.9.9.9")
 
 
 def test_an_own_address_is_no_server(networks: ThreeNetworks) -> None:
