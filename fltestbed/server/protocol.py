@@ -159,7 +159,8 @@ def protocol(algorithm: str, longest_s: float = BoundedProtocol.transfer_s) -> t
             super().connection_made(transport)
             sock = cast(socket.socket, transport.get_extra_info("socket"))
             set_congestion_control(sock, algorithm)
-            if transport.get_extra_info("sslcontext") is not None:
+            self._has_tls = transport.get_extra_info("sslcontext") is not None
+            if self._has_tls:
                 # As without TLS, where a write is done when all but 64 KiB are with the kernel; asyncio's TLS holds 512.
                 transport.set_write_buffer_limits(high=UNWRITTEN_BYTES)
             self.connection = Connection(sock)
@@ -170,8 +171,10 @@ def protocol(algorithm: str, longest_s: float = BoundedProtocol.transfer_s) -> t
             super().connection_lost(exc)
 
         def shutdown(self) -> None:
-            super().shutdown()
-            if self.transport.is_closing() and self.transport.get_extra_info("sslcontext") is not None:
+            # One that is closing already is not closed again: asyncio's TLS would then know nothing of its connection.
+            if not (self._has_tls and self.transport.is_closing()):
+                super().shutdown()
+            if self._has_tls and self.transport.is_closing():
                 # TLS would wait half a minute for a word of farewell that a client, who waits for nothing, does not send.
                 self.loop.call_later(FAREWELL_S, self.transport.abort)
 

@@ -125,6 +125,32 @@ def limits_set(**extra: Any) -> list[int]:
     return asked
 
 
+def test_a_server_ends_beside_a_connection_that_is_closing(certificates: CertificateFolder) -> None:
+    """Asyncio's TLS forgets its connection when it is closed twice; the server's end asks nothing of it and leaves none."""
+
+    async def end() -> None:
+        config, state = uvicorn.Config(lambda: None, ws="none", lifespan="off", log_config=None), ServerState()
+        config.load()
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(
+            lambda: protocol("cubic")(config, state, {}), "127.0.0.1", 0, ssl=certificates.server_context()
+        )
+        trust = ssl.create_default_context(cafile=certificates.ca_certificate)
+        async with listening, asyncio.timeout(TIMEOUT_S):
+            address = listening.sockets[0].getsockname()
+            _, writer = await asyncio.open_connection(*address, ssl=trust)
+            while not state.connections:
+                await asyncio.sleep(0)
+            (connection,) = state.connections
+            connection.transport.close()
+            connection.shutdown()
+            while state.connections:
+                await asyncio.sleep(0.01)
+            writer.close()
+
+    asyncio.run(end())
+
+
 @pytest.mark.parametrize(
     "text",
     [b"POST /v1/fltestbed/client/hello HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01" + bytes(500), b"\xff" * 70_000],
