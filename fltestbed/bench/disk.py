@@ -77,8 +77,8 @@ class DiskReport(Report):
                 f"{found.plain_ratio:.4f}",
             )  # fmt: skip
         console.print(table)
-        columns = ("link", "disk of", "writes", "syncs", "renames", "delay, s", "of main threads, s")
-        table = Table(*columns, title="delayed in a slow round, on average", title_justify="left")
+        per_round = ("link", "disk of", "writes", "syncs", "renames", "delay, s", "of main threads, s")
+        table = Table(*per_round, title="delayed in a slow round, on average", title_justify="left")
         for found in self.findings:
             for name, use in found.use.items():
                 calls = (f"{count.delayed / found.slow_rounds:.2f}" for count in use.counts.values())
