@@ -19,7 +19,7 @@ import psutil
 from fltestbed.bench.faults import checks
 from fltestbed.bench.faults.app import write_app
 from fltestbed.bench.faults.disk import make_room, small_disk
-from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, HOLD_S, PARAMETERS, Injector, Tools
+from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, HOLD_S, PARAMETERS, START_S, Injector, Tools
 from fltestbed.bench.faults.lab import PORT, FaultLab, Missed, Plan, wait_until
 from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, VICTIM, Cell, choose_cells
 from fltestbed.bench.faults.witness import RowWitness
@@ -130,13 +130,13 @@ class _Trial:
             injector = Injector(lab, cell, tools)
             with RowWitness(lab.run) as witness:
                 lab.start_server()
-                patience_s = fault.round_deadline_s if self._is_resumed else PATIENCE_S
+                patience_s = START_S if self._is_resumed else PATIENCE_S
                 for number in range(CLIENTS):
                     lab.start_client(number, "--patience", str(patience_s))
                 injector.run()
                 self.resumed_s = injector.resumed_s
-                limit_s = fault.round_deadline_s + GRACE_S
-                wait_until(lambda: lab.server.poll() is not None, "the server to end", (ROUNDS - STRUCK + 1) * limit_s)
+                limit_s = START_S + (ROUNDS - STRUCK + 1) * (fault.round_deadline_s + GRACE_S)
+                wait_until(lambda: lab.server.poll() is not None, "the server to end", limit_s)
                 self.reasons += self._check_ends(lab)
             self.rows = witness.rows
             self.longest_round_s = max(checks.round_seconds(lab.run).values(), default=0.0)

@@ -41,7 +41,7 @@ HOLD_S = 1.0
 CARRIES_BYTES = 4000
 """More than keepalives and acknowledgements: a link carries a transfer again."""
 START_S = 60.0
-"""For a client to come up again: a matter of its host, and of no deadline of the run, which does not wait for it."""
+"""For a client or a server to come up again: a matter of its host, and of no deadline of the run."""
 GRACE_S = 10.0
 """How much later than its deadline anything may end."""
 
