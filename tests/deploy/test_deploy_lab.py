@@ -238,7 +238,7 @@ def test_a_server_that_was_killed_goes_on_with_its_run(bench: Bench, first: Ende
     assert manifest["status"] == "complete"
     begun, resumed = manifest["sessions"]
     assert begun["after_round"] is None
-    assert resumed["after_round"] >= 2
+    assert resumed["after_round"] >= 1  # the second round, if its last row was on the disk
     rounds = radio_host.call("cut", "-d,", "-f2", f"{RUNS}/{folder}/phases.csv").split()
     assert {"1", "2", "3", "4", "5"} <= set(rounds)
 

@@ -191,6 +191,7 @@ def test_a_signature_of_another_key_is_refused(secure: Running, tmp_path: Path) 
     """The public key of pi-1, signed with that of pi-0."""
     pi = Pi(secure, tmp_path, 0, ca=tmp_path / "certs" / "ca.crt")
     pi.key.public = NodeKey(tmp_path / "pi-1" / "node.key", SYSTEM_CLOCK).public
+    pi.key.learn_time(pi.connection.date(TIMEOUT_S))  # it signs anew
     reply = pi.connection.post("hello", [b"{}"], TIMEOUT_S)
     assert (reply.status, reply.data) == (401, {"error": "Invalid SuperNode authentication"})
     pi.leave()

@@ -16,13 +16,13 @@ SMALLEST = 1e-6
 
 def load_model(shared: Path, round_: int) -> list[NDArray[np.float32]]:
     """The global model after a round, as the ServerApp stored it."""
-    with np.load(model_file(shared, round_)) as file:
+    with np.load(model_file(shared, round_), allow_pickle=False) as file:
         return [file[name] for name in file.files]
 
 
 def load_reply(shared: Path, message_id: str) -> tuple[list[NDArray[np.float32]], int]:
     """The tensors of a reply and their weight, as the client stored them before it sent them."""
-    with np.load(reply_file(shared, message_id)) as file:
+    with np.load(reply_file(shared, message_id), allow_pickle=False) as file:
         *arrays, weight = (file[name] for name in file.files)
     return arrays, int(weight)
 
