@@ -17,7 +17,8 @@ from fltestbed.bench.blocks import Plan, Task, measure_link
 from fltestbed.bench.noise import CLIENTS
 from fltestbed.bench.pairs import RESOLVED, Estimate
 from fltestbed.bench.place import CONGESTION_CONTROL
-from fltestbed.bench.report import Bar, Report, show
+from fltestbed.bench.ratio_report import LinkFinding, show_notes, show_ratios
+from fltestbed.bench.report import Bar, Report
 from fltestbed.bench.slow_disk import Count, DiskSpeed, DiskUse, SlowDisk
 from fltestbed.bench.toolkit import RUN
 from fltestbed.config import Instrumentation
@@ -35,27 +36,19 @@ ABOUT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(Estimate):
+class Finding(LinkFinding):
     """What was found on one link.
 
     Attributes
     ----------
-    counted_rounds : int
-        Of a block.
     slow_rounds : int
         In all runs, counted or not.
     use : dict of str to DiskUse
         What the disks saw in all runs: of the run folder, and of each client's state.
-    bar : Bar
-        Beside `high`, the interval's upper end.
     """
 
-    link: str
-    notes: tuple[str, ...]
-    counted_rounds: int
     slow_rounds: int
     use: dict[str, DiskUse]
-    bar: Bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +61,7 @@ class DiskReport(Report):
 
     def render_findings(self, console: Console) -> None:
         """Print each ratio with its interval, and what the disks delayed."""
-        columns = ("link", "pairs", "rounds of a half", "round fast, s", "ratio", "95% interval", "", "of plain means")
-        table = Table(*columns, title="what a slow disk costs", title_justify="left")
-        for found in self.findings:
-            table.add_row(
-                found.link, str(len(found.pairs)), str(found.counted_rounds), f"{found.off_s:.4f}", f"{found.ratio:.4f}",
-                f"{found.low:.4f} to {found.high:.4f}", "resolved" if found.resolved else "not resolved",
-                f"{found.plain_ratio:.4f}",
-            )  # fmt: skip
-        console.print(table)
+        show_ratios(console, "what a slow disk costs", "fast", self.findings)
         per_round = ("link", "disk of", "writes", "syncs", "renames", "delay, s", "of main threads, s")
         table = Table(*per_round, title="delayed in a slow round, on average", title_justify="left")
         for found in self.findings:
@@ -85,9 +70,7 @@ class DiskReport(Report):
                 seconds = (f"{value / found.slow_rounds:.4f}" for value in (use.delay_s, use.main_thread_s))
                 table.add_row(found.link, name, *calls, *seconds)
         console.print(table)
-        for found in self.findings:
-            for note in found.notes:
-                show(console, f"  {found.link}: {note}", style="dim")
+        show_notes(console, self.findings)
 
 
 def measure(plan: Plan, speed: DiskSpeed) -> DiskReport:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from fltestbed.bench.blocks import Plan, Task, measure_link
 from fltestbed.bench.noise import CLIENTS
-from fltestbed.bench.pairs import RESOLVED, Estimate, Pair, estimate
+from fltestbed.bench.pairs import RESOLVED, Pair, estimate
 from fltestbed.bench.place import CONGESTION_CONTROL
+from fltestbed.bench.ratio_report import LinkFinding, show_notes, show_ratios
 from fltestbed.bench.report import Bar, Report, show
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.measure.kernel_stamps import StampedSocket
@@ -38,37 +38,17 @@ ABOUT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(Estimate):
-    """What was found on one link; `bar` is beside `high`, its upper end, and `counted_rounds` are those of a block."""
-
-    link: str
-    notes: tuple[str, ...]
-    counted_rounds: int
-    bar: Bar
-
-
-@dataclass(frozen=True, kw_only=True)
 class InstrumentationReport(Report):
     """What `fltestbed bench instrumentation` measured; `cpu_us` is the CPU time of single stamps in microseconds."""
 
     benchmark = "instrumentation"
-    findings: tuple[Finding, ...]
+    findings: tuple[LinkFinding, ...]
     cpu_us: dict[str, float]
 
     def render_findings(self, console: Console) -> None:
         """Print each ratio with its interval, and the CPU time of stamps."""
-        columns = ("link", "pairs", "rounds of a half", "round without, s", "ratio", "95% interval", "", "of plain means")
-        table = Table(*columns, title="what measuring costs", title_justify="left")
-        for found in self.findings:
-            table.add_row(
-                found.link, str(len(found.pairs)), str(found.counted_rounds), f"{found.off_s:.4f}", f"{found.ratio:.4f}",
-                f"{found.low:.4f} to {found.high:.4f}", "resolved" if found.resolved else "not resolved",
-                f"{found.plain_ratio:.4f}",
-            )  # fmt: skip
-        console.print(table)
-        for found in self.findings:
-            for note in found.notes:
-                show(console, f"  {found.link}: {note}", style="dim")
+        show_ratios(console, "what measuring costs", "without", self.findings)
+        show_notes(console, self.findings)
         cpu = ", ".join(f"{name} {value:.2f}" for name, value in self.cpu_us.items())
         show(console, f"CPU time of one stamp, us: {cpu}")
 
@@ -87,12 +67,12 @@ def measure(plan: Plan) -> InstrumentationReport:
     return InstrumentationReport(about=ABOUT, findings=findings, cpu_us=cpu_times_us(), bars=bars)
 
 
-def find(link: str, notes: tuple[str, ...], pairs: Sequence[Pair], counted_rounds: int) -> Finding:
+def find(link: str, notes: tuple[str, ...], pairs: Sequence[Pair], counted_rounds: int) -> LinkFinding:
     """The ratio of `pairs`, two at least, with its interval, beside its bar."""
     found = estimate(pairs)
     most = 1 + max(MOST_OVERHEAD, MOST_OVERHEAD_S / found.off_s) if link == BAR_LINK else None
     bar = Bar("round with / without, upper end of the interval", link, found.high, most)
-    return Finding(**vars(found), link=link, notes=notes, counted_rounds=counted_rounds, bar=bar)
+    return LinkFinding(**vars(found), link=link, notes=notes, counted_rounds=counted_rounds, bar=bar)
 
 
 def cpu_times_us() -> dict[str, float]:

@@ -15,30 +15,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
+from fltestbed.bench.app_folder import make_app_folder
 from fltestbed.bench.models import SIZES, fresh_weights
 from fltestbed.clock import SYSTEM_CLOCK
 
 CLIENTS = 2
 CLIENT_APP = "fltestbed.bench.noise:client_app"
-
-_PYPROJECT = """\
-[project]
-name = "fltestbed-bench"
-version = "1.0.0"
-description = "Fresh random weights, no training"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fltestbed"
-flwr-version-target = "1.41.0"
-
-[tool.flwr.app.components]
-serverapp = "fltestbed.bench.noise:server_app"
-clientapp = "{client_app}"
-
-[tool.flwr.app.config]
-"""
 
 client_app = ClientApp()
 server_app = ServerApp()
@@ -53,14 +35,14 @@ def write_app(
     A client waits for `pause_s` before it answers. The first byte of the file `switch`, which is there, is 1 in rounds that
     are on, by the schedule of `[instrumentation] alternate-rounds`, and 0 in the others.
     """
-    folder.mkdir()
-    config: dict[str, str | int | float] = {
-        "size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s,
-        "switch": str(switch or ""), "alternate-rounds": alternate_rounds,
-    }  # fmt: skip
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
-    (folder / "pyproject.toml").write_text(_PYPROJECT.format(client_app=client_app) + "".join(lines))
-    return folder
+    return make_app_folder(
+        folder, "fltestbed-bench", "Fresh random weights, no training",
+        server_app=f"{__name__}:server_app", client_app=client_app,
+        config={
+            "size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s,
+            "switch": str(switch or ""), "alternate-rounds": alternate_rounds,
+        },
+    )  # fmt: skip
 
 
 @client_app.train()

@@ -4,7 +4,6 @@ Each reply and each round's model lie as files in the folder `store` of the app'
 the strategy made of the replies can be computed again, from what the clients themselves say that they sent.
 """
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,30 +16,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from fltestbed.bench.app_folder import make_app_folder
 from fltestbed.bench.faults.gate import aggregate_gate, configure_gate, pass_gate, train_gate
 
 TENSORS = 4
 STORE = "store"
 WEIGHT = "num-examples"
-
-_PYPROJECT = """\
-[project]
-name = "fltestbed-faults"
-version = "1.0.0"
-description = "Noise in place of training, and gates"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fltestbed"
-flwr-version-target = "1.41.0"
-
-[tool.flwr.app.components]
-serverapp = "fltestbed.bench.faults.app:server_app"
-clientapp = "fltestbed.bench.faults.app:client_app"
-
-[tool.flwr.app.config]
-"""
 
 client_app = ClientApp()
 server_app = ServerApp()
@@ -61,13 +42,12 @@ def write_app(folder: Path, shared: Path, *, rounds: int, parameters: int, secon
     seconds : float
         What training takes.
     """
-    folder.mkdir()
     (shared / STORE).mkdir(parents=True, exist_ok=True)
-    config = {"shared": str(shared), "rounds": rounds, "parameters": parameters, "seconds": seconds}
-    (folder / "pyproject.toml").write_text(
-        _PYPROJECT + "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
-    )
-    return folder
+    return make_app_folder(
+        folder, "fltestbed-faults", "Noise in place of training, and gates",
+        server_app=f"{__name__}:server_app", client_app=f"{__name__}:client_app",
+        config={"shared": str(shared), "rounds": rounds, "parameters": parameters, "seconds": seconds},
+    )  # fmt: skip
 
 
 def model_file(shared: Path, round_: int) -> Path:

@@ -11,6 +11,7 @@ from fltestbed.cli.lazy import LazyGroup
 from fltestbed.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fltestbed.bench.models import Size
     from fltestbed.bench.report import Report
 
 JsonFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to FILE as JSON, too.")]
@@ -69,6 +70,21 @@ def choose(option: str, value: str, allowed: Collection[str]) -> list[str]:
             f"{option} {value}: {', '.join(unknown) or 'nothing'} is not known; choose of {', '.join(allowed)}"
         )
     return names
+
+
+def choose_size(size: str) -> "Size":
+    """The model of a name.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    from fltestbed.bench.models import SIZES
+
+    if size not in SIZES:
+        raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
+    return SIZES[size]
 
 
 def choose_links(links: str, *others: str) -> list[str]:

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.cli.bench import Backend, JsonFile, choose_links, finish
-from fltestbed.errors import ConfigError
+from fltestbed.cli.bench import Backend, JsonFile, choose_links, choose_size, finish
 from fltestbed.links import ensure_privilege
 
 
@@ -27,13 +26,11 @@ def disk(
     """
     from fltestbed.bench.blocks import Plan
     from fltestbed.bench.disk import measure
-    from fltestbed.bench.models import SIZES
     from fltestbed.bench.place import LOOPBACK
     from fltestbed.bench.slow_disk import DiskSpeed
 
-    if size not in SIZES:
-        raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
+    chosen_size = choose_size(size)
     chosen_links = choose_links(links, LOOPBACK)
     ensure_privilege()
-    plan = Plan(chosen_links, SIZES[size], most_pairs=pairs, backend=backend)
+    plan = Plan(chosen_links, chosen_size, most_pairs=pairs, backend=backend)
     finish(measure(plan, DiskSpeed(write_ms, sync_ms, rate_mb_s)), json)

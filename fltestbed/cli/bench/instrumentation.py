@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.cli.bench import Backend, JsonFile, choose_links, finish
-from fltestbed.errors import ConfigError
+from fltestbed.cli.bench import Backend, JsonFile, choose_links, choose_size, finish
 from fltestbed.links import ensure_privilege
 
 
@@ -24,11 +23,9 @@ def instrumentation(
     """
     from fltestbed.bench.blocks import Plan  # Flower takes a second to import
     from fltestbed.bench.instrumentation import measure
-    from fltestbed.bench.models import SIZES
     from fltestbed.bench.place import LOOPBACK
 
-    if size not in SIZES:
-        raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
+    chosen_size = choose_size(size)
     chosen_links = choose_links(links, LOOPBACK)
     ensure_privilege()
-    finish(measure(Plan(chosen_links, SIZES[size], most_pairs=pairs, backend=backend)), json)
+    finish(measure(Plan(chosen_links, chosen_size, most_pairs=pairs, backend=backend)), json)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fltestbed.cli.bench import JsonFile, finish
+from fltestbed.cli.bench import JsonFile, choose_size, finish
 from fltestbed.errors import ConfigError
 from fltestbed.links import ensure_privilege
 
@@ -21,13 +21,11 @@ def scale(
 
     Example: fltestbed bench scale --clients 10,30,100 --json scale.json
     """
-    from fltestbed.bench.models import SIZES
     from fltestbed.bench.scale import Plan, measure
 
     numbers = [int(word) for word in clients.split(",") if word.isdecimal()]
     if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= MOST_CLIENTS:
         raise ConfigError(f"--clients {clients}: give numbers from 1 to {MOST_CLIENTS}, ascending, with commas")
-    if size not in SIZES:
-        raise ConfigError(f"--size {size}: is not known; choose of {', '.join(SIZES)}")
+    chosen_size = choose_size(size)
     ensure_privilege()
-    finish(measure(Plan(numbers, SIZES[size], rounds)), json)
+    finish(measure(Plan(numbers, chosen_size, rounds)), json)
