@@ -29,8 +29,8 @@ from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
 from fltestbed.flower.objects import Chunk, Content, deflate, inflate, object_ids
-from fltestbed.flower.screening import check_arrays, check_joined_size
-from fltestbed.flower.trees import TreeError, check_objects, check_trees
+from fltestbed.flower.screening import check_arrays
+from fltestbed.flower.trees import TreeError, check_object, check_trees
 from fltestbed.text import printable
 
 MAGIC = b"FLB1"
@@ -95,9 +95,7 @@ class Bundle:
         inflated = []
         for proto, tree in self.messages:
             try:
-                check_objects([tree], self.objects)
-                check_joined_size(self.objects, object_ids([tree]), most_bytes)
-                message = check_arrays(inflate(tree, self.objects))
+                message = check_arrays(inflate(tree, self.objects, most_bytes))
             except Exception as error:  # whatever Flower's own code makes of bytes that nobody there expected
                 reason = printable(str(error) or type(error).__name__, 200)
                 raise BundleError(f"object {tree.object_id[:12]}... cannot be inflated: {reason}") from error
@@ -223,12 +221,13 @@ def decode(data: Piece | bytearray, *, verify: bool = True) -> Bundle:
     data : bytes
         One whole bundle.
     verify : bool
-        Check every object against its identifier. False for what a process of this host has made and hands over in memory.
+        Check every object against its identifier and its tree. False for what a process of this host has made or checked
+        and hands over in memory.
 
     Raises
     ------
     BundleError
-        The bytes are truncated, longer than announced, malformed, or an object does not match its identifier.
+        The bytes are truncated, longer than announced, malformed, or an object does not match its identifier or its tree.
     """
     decoder = Decoder(verify=verify, in_place=True)
     decoder.feed(data)
@@ -255,7 +254,7 @@ class Decoder:
         Raises
         ------
         BundleError
-            Malformed, longer than announced, or an object does not match its identifier.
+            Malformed, longer than announced, or an object does not match its identifier or its tree.
         """
         left = self._reading.feed(data)
         if left:
@@ -345,17 +344,31 @@ def _read(verify: bool) -> _Steps[Bundle]:
             raise BundleError("a message is not the root of its object tree")
         _check_metadata(message)
         messages.append((message, tree))
+    trees = [tree for _, tree in messages]
+    return Bundle(prologue, tuple(messages), (yield from (_read_checked(trees) if verify else _read_believed(trees))))
+
+
+def _read_checked(trees: list[ObjectTree]) -> _Steps[dict[str, Content]]:
+    """Objects that have the hashes that they are named by, and the children that their trees give them."""
+    objects: dict[str, Content] = {}
     try:
-        identifiers = check_trees([tree for _, tree in messages])
+        for identifier, children in check_trees(trees).items():
+            (length,) = _U64.unpack((yield _U64.size, False)[0])
+            objects[identifier], digest = yield length, True
+            if digest != identifier:
+                raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by")
+            check_object(identifier, objects[identifier], children)
     except TreeError as error:
         raise BundleError(str(error)) from error
-    objects = {}
-    for identifier in identifiers:
+    return objects
+
+
+def _read_believed(trees: list[ObjectTree]) -> _Steps[dict[str, Content]]:
+    objects: dict[str, Content] = {}
+    for identifier in object_ids(trees):
         (length,) = _U64.unpack((yield _U64.size, False)[0])
-        objects[identifier], digest = yield length, verify
-        if verify and digest != identifier:
-            raise BundleError(f"object {identifier[:12]}... does not have the hash that it is named by")
-    return Bundle(prologue, tuple(messages), objects)
+        objects[identifier], _ = yield length, False
+    return objects
 
 
 def _check_metadata(message: ProtoMessage) -> None:

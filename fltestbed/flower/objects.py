@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
@@ -121,13 +122,24 @@ def _deflate_chunks(array: Array, objects: dict[str, Content]) -> dict[str, Obje
     return {identifier: ObjectTree(object_id=identifier) for identifier, _ in array.__dict__["_chunks"]}
 
 
-def inflate(tree: ObjectTree, objects: Mapping[str, Content]) -> InflatableObject:
+def inflate(tree: ObjectTree, objects: Mapping[str, Content], most_bytes: int) -> InflatableObject:
     """The root of a tree with all that it holds, which shares no memory with `objects`.
+
+    Flower joins an array from chunks, and its list of chunks may name one chunk any number of times: a few kilobytes of
+    list over one chunk of 20 MB would become terabytes.
+
+    Parameters
+    ----------
+    tree : ObjectTree
+    objects : dict
+        Object identifier -> object, whose children are those that the tree gives it.
+    most_bytes : int
+        What all arrays may take when their chunks are joined.
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        The objects are none of Flower's, or do not fit one another.
+    ValueError, TypeError, LookupError
+        The objects are none of Flower's, do not fit one another, or would take more than `most_bytes`.
     """
     others: dict[str, bytes] = {}
     arrays: dict[str, InflatableObject] = {}
@@ -135,21 +147,28 @@ def inflate(tree: ObjectTree, objects: Mapping[str, Content]) -> InflatableObjec
         content = objects[identifier]
         if not isinstance(content, Chunk) and bytes(content[: len(_CHUNK)]) != _CHUNK:
             others[identifier] = bytes(content)
+    left = most_bytes
     for identifier, content in others.items():
         if content.startswith(_ARRAY):
-            arrays[identifier] = _inflate_array(content, objects)
+            facts, parts = _read_array(content, objects)
+            left -= sum(map(len, parts))
+            if left < 0:
+                raise ValueError(f"the arrays would take more than {most_bytes} bytes when their chunks are joined")
+            arrays[identifier] = Array(facts["dtype"], tuple(facts["shape"]), facts["stype"], b"".join(parts))
     return inflate_object_from_contents(tree.object_id, others, keep_object_contents=True, objects=arrays)
 
 
-def _inflate_array(content: bytes, objects: Mapping[str, Content]) -> Array:
+def _read_array(content: bytes, objects: Mapping[str, Content]) -> tuple[dict[str, Any], list[memoryview]]:
+    """What an array says of itself, and the parts that its data consist of."""
     head, _, body = content.partition(HEAD_BODY_DIVIDER)
     named = head.decode().split(HEAD_VALUE_DIVIDER)[1]
     identifiers = named.split(",") if named else []
     facts = json.loads(body)
-    if set(facts["arraychunk_ids"]) != set(range(len(identifiers))):
+    numbers = facts["arraychunk_ids"]
+    if set(numbers) != set(range(len(identifiers))):
         raise ValueError("an array does not consist of the chunks that it names")
-    data = b"".join(_data_of_chunk(objects[identifiers[number]]) for number in facts["arraychunk_ids"])
-    return Array(facts["dtype"], tuple(facts["shape"]), facts["stype"], data)
+    chunks = [_data_of_chunk(objects[identifier]) for identifier in identifiers]
+    return facts, [chunks[number] for number in numbers]
 
 
 def _data_of_chunk(content: Content) -> memoryview:

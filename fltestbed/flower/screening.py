@@ -1,22 +1,15 @@
-"""Flower's arrays, looked at before they are inflated or read.
+"""Flower's arrays, looked at before they are read.
 
-Flower joins an array from chunks, and its list of chunks may name one chunk any number of times: a few kilobytes of list
-over one chunk of 20 MB would become terabytes. What NumPy's reader does with the result depends on its first bytes: it
-takes zip archives and pickles for arrays too (the latter only to refuse them), and makes room for whatever shape the header
-names before it finds that the numbers are missing.
+What NumPy's reader does with an array depends on its first bytes: it takes zip archives and pickles for arrays too (the
+latter only to refuse them), and makes room for whatever shape the header names before it finds that the numbers are missing.
 """
 
 import io
-import json
 import math
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import numpy as np
-from flwr.app import Array, Message
-
-from fltestbed.flower.objects import Content
-from fltestbed.flower.trees import read_head
+from flwr.app import Message
 
 NUMPY = "numpy.ndarray"
 """Flower's name for what `numpy.save` wrote."""
@@ -26,30 +19,7 @@ _MAGIC_BYTES, _PREAMBLE_BYTES = 8, 10
 
 
 class ScreeningError(ValueError):
-    """An object that is not what it is said to be, or would become too large; the text says which and why."""
-
-
-def check_joined_size(objects: Mapping[str, Content], identifiers: Iterable[str], most_bytes: int) -> None:
-    """Check how many bytes the arrays among these objects have when their chunks are joined.
-
-    Raises
-    ------
-    ScreeningError
-        More than `most_bytes`, or an array does not say which chunks it has.
-    """
-    left = most_bytes
-    for identifier in identifiers:
-        content = objects[identifier]
-        kind, children, body_bytes = read_head(content)
-        if kind != Array.__qualname__:
-            continue
-        try:
-            numbers = json.loads(bytes(content)[-body_bytes:])["arraychunk_ids"]
-            left -= sum(len(objects[children[number]]) for number in numbers)
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise ScreeningError(f"array {identifier[:12]}... does not say which chunks it has") from error
-        if left < 0:
-            raise ScreeningError(f"the arrays would take more than {most_bytes} bytes when their chunks are joined")
+    """An array that is not what it is said to be; the text says which and why."""
 
 
 def check_arrays(message: object) -> Message:

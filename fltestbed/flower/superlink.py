@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from fastapi import FastAPI, HTTPException, Request
+from flwr.app import Message
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
@@ -51,7 +52,7 @@ from starlette.types import Scope
 
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
-from fltestbed.flower.bundle import Bundle, BundleError
+from fltestbed.flower.bundle import Bundle, BundleError, broken_reply
 from fltestbed.flower.objects import Content, object_ids
 from fltestbed.flower.trees import TreeError, check_objects
 from fltestbed.security.node_keys import RegisteredKey
@@ -199,7 +200,7 @@ class Superlink:
         return [self._store(bundle, message, tree, self._state.store_message_ins) for message, tree in bundle.messages]
 
     def store_reply(self, bundle: Bundle) -> str | None:
-        """Store the one reply of a bundle, objects first, whose hashes have been checked. Returns the identifier of the
+        """Store the one reply of a bundle, objects first, which has been checked as it came. Returns the identifier of the
         message that it answers, or None if Flower refused it (unknown or expired message, another node's, a second answer).
 
         Raises
@@ -209,10 +210,9 @@ class Superlink:
         """
         ((message, tree),) = bundle.messages
         try:
-            check_objects([tree], bundle.objects)
             for content in bundle.objects.values():
                 validate_object_content(bytes(content))
-        except (TreeError, UnexpectedObjectContentError) as error:
+        except UnexpectedObjectContentError as error:
             raise BundleError(str(error)) from error
         if self._store(bundle, message, tree, self._state.store_message_res) is None:
             return None
@@ -258,16 +258,26 @@ class Superlink:
         parts: list[tuple[ProtoMessage, ObjectTree]] = []
         objects: dict[str, Content] = {}
         for message in self._state.get_message_res(set(message_ids), run_id):
-            try:
-                tree = self._tree(message.metadata.message_id)
-            except NoObjectInStoreError:
-                made = Bundle.of([message])  # an error that the SuperLink made itself: the object store never had it
-                parts += made.messages
-                objects.update(made.objects)
-            else:
-                parts.append((message_to_proto(message), tree))
-                objects.update(self._objects(tree))
+            reply = self._reply(message)
+            parts += reply.messages
+            objects.update(reply.objects)
         return Bundle({}, tuple(parts), objects)
+
+    def _reply(self, message: Message) -> Bundle:
+        """A stored reply with its objects, which agree with their tree."""
+        message_id = message.metadata.message_id
+        try:
+            tree = self._tree(message_id)
+        except NoObjectInStoreError:
+            return Bundle.of([message])  # an error that the SuperLink made itself: the object store never had it
+        objects = self._objects(tree)
+        if message_id not in self._trees:  # a stock SuperNode pushed it object by object
+            try:
+                check_objects([tree], objects)
+            except TreeError as error:
+                self._free(message_id)
+                return Bundle.of([broken_reply(message, str(error))])
+        return Bundle({}, ((message_to_proto(message), tree),), objects)
 
     def forget(self, bundle: Bundle) -> None:
         """Free replies that the ServerApp holds, with the messages that they answer."""

@@ -68,17 +68,27 @@ def read_head(content: Content) -> tuple[str, list[str], int]:
     raise TreeError("it begins with no head")
 
 
-def check_objects(trees: Sequence[ObjectTree], objects: Mapping[str, Content]) -> None:
-    """Check that objects name the children that their trees give them.
+def check_object(identifier: str, content: Content, children: Sequence[str]) -> None:
+    """Check that an object names the children that its tree gives it.
 
     Raises
     ------
     TreeError
     """
-    for identifier, below in check_trees(trees).items():
-        try:
-            _, named, _ = read_head(objects[identifier])
-        except TreeError as error:
-            raise TreeError(f"object {identifier[:12]}...: {error}") from error
-        if list(below) != named:
-            raise TreeError(f"object {identifier[:12]}... names other children than its tree")
+    try:
+        _, named, _ = read_head(content)
+    except TreeError as error:
+        raise TreeError(f"object {identifier[:12]}...: {error}") from error
+    if list(children) != named:
+        raise TreeError(f"object {identifier[:12]}... names other children than its tree")
+
+
+def check_objects(trees: Sequence[ObjectTree], objects: Mapping[str, Content]) -> None:
+    """Check trees, and that all their objects name the children that the trees give them.
+
+    Raises
+    ------
+    TreeError
+    """
+    for identifier, children in check_trees(trees).items():
+        check_object(identifier, objects[identifier], children)

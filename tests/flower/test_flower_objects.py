@@ -11,6 +11,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from fltestbed.flower.bundle import MOST_JOINED_BYTES as MOST_BYTES
 from fltestbed.flower.objects import deflate, inflate, object_ids
 from tests.flower.flower_messages import error_answer, instruction, tensors
 
@@ -58,7 +59,7 @@ def test_a_message_is_read_as_flower_reads_it(name: str) -> None:
     """Out of memory that is overwritten afterwards: nothing is shared with it."""
     tree, objects = deflated(MESSAGES[name]())
     lent = {identifier: bytearray(content) for identifier, content in objects.items()}
-    read = inflate(tree, {identifier: memoryview(content) for identifier, content in lent.items()})
+    read = inflate(tree, {identifier: memoryview(content) for identifier, content in lent.items()}, MOST_BYTES)
     for content in lent.values():
         content[:] = bytes(len(content))
     flowers = inflate_object_from_contents(tree.object_id, dict(objects))
@@ -102,7 +103,7 @@ def test_an_array_that_does_not_fit_its_chunks_is_refused(change: Any) -> None:
     facts = json.loads(body)
     change(facts)
     with pytest.raises((ValueError, TypeError, KeyError)):
-        inflate(tree, {**objects, name: head + b"\0" + json.dumps(facts).encode()})
+        inflate(tree, {**objects, name: head + b"\0" + json.dumps(facts).encode()}, MOST_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +114,4 @@ def test_a_chunk_that_is_none_is_refused(content: bytes) -> None:
     tree, objects = deflated(instruction(1, {"a": np.ones(3)}))
     (name,) = (name for name, found in objects.items() if found.startswith(b"ArrayChunk "))
     with pytest.raises((ValueError, TypeError, KeyError)):
-        inflate(tree, {**objects, name: content})
+        inflate(tree, {**objects, name: content}, MOST_BYTES)
