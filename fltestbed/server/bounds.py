@@ -9,6 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fltestbed.server.turns import ServerLoop
+
 HEAD_S = 30.0
 """From a connection, or the first byte of a request, to the end of its header."""
 MOST_HEAD_BYTES = 64 << 10
@@ -39,11 +41,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A connection that sends nothing ends."""
         super().connection_made(transport)
+        self._descriptor = transport.get_extra_info("socket").fileno()
         self._end_after(self.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is left to wait for."""
         self._end_after(None)
+        self._upload_over()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -67,10 +71,13 @@ class BoundedProtocol(HttpToolsProtocol):
         announced = next((value for name, value in self.headers if name == b"content-length"), b"")
         is_large = announced.isdigit() and int(announced[:20]) > SMALL_BYTES
         self._end_after(self.transfer_s if is_large else SMALL_S)
+        if is_large and isinstance(self.loop, ServerLoop):
+            self.loop.uploads.begin(self._descriptor)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """It is whole; now its answer has to be read."""
+        self._upload_over()
         super().on_message_complete()
         self._is_awaited = False
         if self.cycle is None or self.cycle.response_complete:
@@ -83,6 +90,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._is_awaited:
             self._end_after(None)
         super().on_response_complete()
+
+    def _upload_over(self) -> None:
+        if isinstance(self.loop, ServerLoop):
+            self.loop.uploads.end(self._descriptor)
 
     def _end_after(self, seconds: float | None) -> None:
         if self._timer is not None:

@@ -48,6 +48,7 @@ from fltestbed.server.rounds import RoundLog
 from fltestbed.server.routes import Routes
 from fltestbed.server.tasks import SERVER
 from fltestbed.server.transfers import TransferLog
+from fltestbed.server.turns import ServerLoop
 from fltestbed.server.waiting import Waiting
 
 LEAVE_TIMEOUT_S = 10.0
@@ -127,8 +128,8 @@ class Session:
             manifest = self._begin(recorder, past, admission, fab_hash)
             interrupts = stack.enter_context(Interrupts())  # until the manifest has its last word
             try:
-                with recorder, manifest.in_background():
-                    asyncio.run(self._serve(fab, listener, admission, manifest, recorder, latest, past, interrupts))
+                with recorder, manifest.in_background(), asyncio.Runner(loop_factory=ServerLoop) as runner:
+                    runner.run(self._serve(fab, listener, admission, manifest, recorder, latest, past, interrupts))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 manifest.end("interrupted", "interrupted on the server")
                 raise KeyboardInterrupt from None
