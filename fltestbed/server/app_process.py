@@ -15,6 +15,7 @@ import logging
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
@@ -42,14 +43,15 @@ def main(preload: str | None) -> int:
     run, app, context = task.start()
     instrumentation = Instrumentation.model_validate(go["instrumentation"])
     *buffers, channel = go["inherited"]
+    idle = Event()
     grid = BundleGrid(
         Connection(channel), task, run, BufferPair.inherit(buffers), clock,
-        Compression.of(**go["compression"]), go["minimum_replies"], instrumentation.is_measured,
+        Compression.of(**go["compression"]), go["minimum_replies"], instrumentation.is_measured, idle,
     )  # fmt: skip
 
     kept = go["checkpoints"]
     source = Path(kept["source"]) if kept and kept["source"] else None
-    keeper = Keeper(Path(kept["folder"]), source, grid, clock) if kept else None
+    keeper = Keeper(Path(kept["folder"]), source, grid, clock, idle) if kept else None
 
     def listen(name: str, round_: int, start_ns: int, end_ns: int, result: Any) -> None:
         if name == "configure_train":

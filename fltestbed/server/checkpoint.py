@@ -5,8 +5,8 @@ One file a round in the run folder's `checkpoints`, ``round-000004-<digest>.npz`
 (``model/<name>.npy``). A file gets its name when all of it is on the disk, and the name holds the first digits of the
 file's SHA-256, so a half or damaged one is recognised. The last two are kept.
 
-Writing is a thread's business (`CheckpointWriter`): the round loop gives a snapshot away and goes on. Of rounds that are
-quicker than the disk, the latest is written.
+Writing is a thread's business (`CheckpointWriter`): the round loop gives a snapshot away and goes on. It is done while the
+loop waits for replies, as both share Python's lock. Of rounds that are quicker than the disk, the latest is written.
 """
 
 import hashlib
@@ -34,6 +34,8 @@ KEPT = 2
 FORMAT = 1
 WRITE_BYTES = 1 << 20
 """At once: where a write takes milliseconds, one for each tensor and each of its headers would take longer than a round."""
+PATIENCE_S = 1.0
+"""After so long a checkpoint is written though its process is busy."""
 _NAME = re.compile(r"round-(\d{6,})-([0-9a-f]{16})\.npz")
 _UNFINISHED = ".unfinished"
 _NUMPY = "numpy.ndarray"
@@ -223,9 +225,12 @@ class CheckpointWriter:
         The run folder's `checkpoints`.
     clock : Clock
         Times the writing.
+    idle : Event
+        Set while the process has nothing else to do.
     """
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, idle: threading.Event) -> None:
+        self._idle = idle
         self._folder = folder
         self._clock = clock
         self._next: tuple[Checkpoint, int] | None = None
@@ -267,6 +272,7 @@ class CheckpointWriter:
         with self._changed:
             self._is_over = True
             self._changed.notify()
+        self._idle.set()
         self._thread.join()
         self._raise_failure()
 
@@ -280,6 +286,8 @@ class CheckpointWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._next is not None or self._is_over)
+            self._idle.wait(PATIENCE_S)
+            with self._changed:
                 waiting, self._next = self._next, None
             if waiting is None:
                 return

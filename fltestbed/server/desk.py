@@ -2,7 +2,8 @@
 
 It is asked several times a round, with everybody waiting: a request over HTTP would take more of the processor than what it
 asks for. A frame is four bytes of length and JSON, ``[what, facts]``, answered by ``{...}`` or ``{"error": reason}``: the
-framing of `multiprocessing.connection`, which the ServerApp's side uses. Bundles lie in buffers that both processes share.
+framing of `multiprocessing.connection`, which the ServerApp's side uses. What is only told (``["tell", facts]``) gets no
+answer: what is wrong with it is the answer to the next request. Bundles lie in buffers that both processes share.
 """
 
 import asyncio
@@ -65,8 +66,9 @@ class Desk:
         self._buffers = BufferPair.make()
         self._being_read = 0, 0
         self._ours, self._theirs = socket.socketpair()
-        self._handlers: dict[str, Callable[[Facts], Awaitable[Facts]]] = {
-            "push": self._push, "pull": self._pull, "marks": self._marks, "nodes": self._nodes,
+        self._wrong: Facts | None = None
+        self._handlers: dict[str, Callable[[Facts], Awaitable[Facts | None]]] = {
+            "push": self._push, "pull": self._pull, "marks": self._marks, "nodes": self._nodes, "tell": self._tell,
         }  # fmt: skip
 
     @property
@@ -104,15 +106,18 @@ class Desk:
         try:
             while True:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                answer = json.dumps(await self._answer(await reader.readexactly(length), token)).encode()
-                writer.write(_LENGTH.pack(len(answer)) + answer)
+                answer = await self._answer(await reader.readexactly(length), token)
+                if answer is not None:
+                    wrong, self._wrong = self._wrong, None
+                    frame = json.dumps(wrong or answer).encode()
+                    writer.write(_LENGTH.pack(len(frame)) + frame)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
             writer.close()
 
-    async def _answer(self, asked: bytes, token: str) -> Facts:
-        """Answer one frame; what is wrong with it is the answer too."""
+    async def _answer(self, asked: bytes, token: str) -> Facts | None:
+        """The answer to one frame; what is wrong with it is the answer too."""
         if not self._superlink.task_is_valid(token):
             return {"error": "no task has this token"}
         try:
@@ -165,6 +170,12 @@ class Desk:
     async def _marks(self, asked: Facts) -> Facts:
         self._take_marks(asked)
         return {}
+
+    async def _tell(self, told: Facts) -> None:
+        try:
+            self._take_marks(told)
+        except FactsError as error:
+            self._wrong = {"error": str(error)}
 
     async def _nodes(self, _: Facts) -> Facts:
         there = self._roster.online_nodes() - self._presence.away()

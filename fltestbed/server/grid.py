@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
+from threading import Event
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -53,13 +54,17 @@ class BundleGrid(Grid):
         With fewer (or fewer than messages, if those are fewer) `send_and_receive` returns none but those that are errors.
     is_measured : callable (int) -> bool
         Whether the round of this number is measured.
+    idle : Event
+        Set while this process does nothing but wait for replies.
     """
 
     def __init__(
         self, channel: Connection, task: ServerAppTask, run: Run, buffers: BufferPair, clock: Clock,
         compression: Compression = OFF, minimum_replies: int = 1, is_measured: Callable[[int], bool] = lambda _: True,
+        idle: Event | None = None,
     ) -> None:  # fmt: skip
         self._is_measured = is_measured
+        self._idle = idle or Event()
         self._channel = channel
         self._task = task
         self._run = run
@@ -101,9 +106,9 @@ class BundleGrid(Grid):
         self._marks.append({"kind": kind, **facts})
 
     def flush(self) -> None:
-        """Send marks that wait."""
+        """Send marks that wait; what is wrong with them the answer to the next request says."""
         if self._marks:
-            self._post("marks", {"marks": self._take_marks()})
+            self._send("tell", {"marks": self._take_marks()})
 
     def fold_replies(self, messages: list[Message], weighted_by_key: str) -> None:
         """Add up the replies to this very list of messages as they arrive, if it is what is sent next.
@@ -204,7 +209,9 @@ class BundleGrid(Grid):
         while waiting and (is_asked or hold_s() > 0):
             if not is_asked:
                 self._ask_for(waiting, hold_s(), at_most)
+            self._idle.set()
             bundle = self._take_answer()
+            self._idle.clear()
             still_out = waiting - {message.metadata.reply_to_message_id for message, _ in bundle.messages}
             is_asked = bool(bundle.messages and still_out) and hold_s() > 0
             if is_asked:  # the SuperLink gets the next ones ready while these are added up
@@ -220,8 +227,8 @@ class BundleGrid(Grid):
         return self._enough(replies, minimum)
 
     def close(self) -> None:
-        """Send what waits and disconnect."""
-        self.flush()
+        """Send what waits and disconnect, once all has been taken."""
+        self._post("marks", {"marks": self._take_marks()})
         self._channel.close()
 
     # How it is done

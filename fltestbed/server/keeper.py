@@ -1,6 +1,7 @@
 """The ServerApp's side of checkpoints: takes one after each round, and lets a run go on from one."""
 
 from pathlib import Path
+from threading import Event
 
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
@@ -25,10 +26,12 @@ class Keeper:
     grid : BundleGrid
         Gets the marks: how long a checkpoint took, and what of a strategy is not in it.
     clock : Clock
+    idle : Event
+        Set while the grid waits for replies.
     """
 
-    def __init__(self, folder: Path, source: Path | None, grid: BundleGrid, clock: Clock) -> None:
-        self._writer = CheckpointWriter(folder, clock)
+    def __init__(self, folder: Path, source: Path | None, grid: BundleGrid, clock: Clock, idle: Event) -> None:
+        self._writer = CheckpointWriter(folder, clock, idle)
         self._source = source
         self._grid = grid
         self._clock = clock

@@ -31,8 +31,11 @@ from fltestbed.learning.early_stopping import Watch
 from fltestbed.server import checkpoint
 from fltestbed.server.checkpoint import Checkpoint, CheckpointWriter, find, load, save
 from tests.flower.flower_messages import instruction, tensors
+from tests.waiting import wait_until
 
 STATELESS = Snapshot({}, {}, ())
+IDLE = threading.Event()
+IDLE.set()
 
 
 class Nodes:
@@ -256,7 +259,7 @@ def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_writer_writes_the_latest_and_says_how_long_it_took(tmp_path: Path) -> None:
     """What a killed process has left half written is removed; of many that come at once the last is there at the end."""
     (tmp_path / "round-000001.unfinished").write_bytes(b"half")
-    writer = CheckpointWriter(tmp_path, SYSTEM_CLOCK)
+    writer = CheckpointWriter(tmp_path, SYSTEM_CLOCK, IDLE)
     for round_ in range(1, 21):
         writer.put(Checkpoint(round_, model(), STATELESS))
     writer.close()
@@ -267,6 +270,26 @@ def test_the_writer_writes_the_latest_and_says_how_long_it_took(tmp_path: Path) 
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_the_writer_waits_for_an_idle_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three rounds that are over before there is one, the last is written; at the end nothing is waited for."""
+    monkeypatch.setattr(checkpoint, "PATIENCE_S", 3600.0)
+    idle = threading.Event()
+    writer = CheckpointWriter(tmp_path, SYSTEM_CLOCK, idle)
+    for round_ in (1, 2, 3):
+        writer.put(Checkpoint(round_, model(), STATELESS))
+    writer.close()
+    assert [written.round for written in writer.take_written()] == [3]
+
+
+def test_a_busy_process_is_waited_for_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never waits for replies, and its checkpoint is written all the same."""
+    monkeypatch.setattr(checkpoint, "PATIENCE_S", 0.01)
+    writer = CheckpointWriter(tmp_path, SYSTEM_CLOCK, threading.Event())
+    writer.put(Checkpoint(1, model(), STATELESS))
+    wait_until(lambda: find(tmp_path).round == 1)
+    writer.close()
+
+
 def test_a_disk_without_room_is_said_and_what_was_there_stays(tmp_path: Path) -> None:
     """Nothing half is left; the writer raises with the next round, and at the end."""
     disk = tmp_path / "disk"
@@ -274,7 +297,7 @@ def test_a_disk_without_room_is_said_and_what_was_there_stays(tmp_path: Path) ->
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
         pytest.skip("this user may not mount")
     try:
-        writer = CheckpointWriter(disk / "checkpoints", SYSTEM_CLOCK)
+        writer = CheckpointWriter(disk / "checkpoints", SYSTEM_CLOCK, IDLE)
         save(disk / "checkpoints", Checkpoint(1, model(), STATELESS))
         writer.put(Checkpoint(2, ArrayRecord([np.ones(1 << 16)]), STATELESS))
         writer._thread.join(10)

@@ -82,6 +82,14 @@ def test_what_is_no_request_is_answered_with_a_reason(channel: Connection, frame
     assert asked(channel, b'["nodes", {}]') == {"node_ids": []}
 
 
+def test_what_is_wrong_with_what_is_told_the_next_request_says(channel: Connection) -> None:
+    """What is told gets no answer of its own; the request after the next is answered as ever."""
+    channel.send_bytes(b'["tell", {"marks": []}]')
+    channel.send_bytes(b'["tell", {"marks": 7}]')
+    assert list(asked(channel, b'["nodes", {}]')) == ["error"]
+    assert asked(channel, b'["nodes", {}]') == {"node_ids": []}
+
+
 def test_nothing_is_answered_when_the_task_is_over(grid: BundleGrid, lab: Lab) -> None:
     """The run was stopped: its ServerApp is told so with the next request."""
     assert list(grid.get_node_ids()) == []

@@ -62,7 +62,9 @@ class Server(BundleGrid):
         return self._answers.popleft()
 
     def _send(self, what: str, facts: dict[str, Any]) -> None:
-        self._answers.append(self._answer_to(what, facts))
+        answer = self._answer_to(what, facts)
+        if what != "tell":
+            self._answers.append(answer)
 
     def _answer_to(self, what: str, facts: dict[str, Any]) -> dict[str, Any]:
         if what == "push":
@@ -72,7 +74,7 @@ class Server(BundleGrid):
             self._open = bundle.inflate()
             return {"message_ids": [message.metadata.message_id for message in self._open]}
         self.marks += facts["marks"]
-        if what == "marks":
+        if what in ("marks", "tell"):
             return {}
         self.at_most.append(facts["at_most"])
         given = [message for message in self._open[:1] if message.metadata.dst_node_id != self.silent]
