@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -32,6 +33,8 @@ REACH_TIMEOUT_S = 60.0
 NOISE = np.float32(1e-3)
 
 client_app = ClientApp()
+_turn = Lock()
+"""They share the interpreter's lock anyway: to change over in the middle of a model costs both their caches."""
 _random = np.random.default_rng()
 
 
@@ -73,9 +76,10 @@ class LightTrainer(trainer.Trainer):
         every_s: float = math.inf,  # noqa: ARG002  # Trainer's signature
         is_measured: bool = True,
     ) -> trainer.Result:
-        """Let the app answer one message; nothing is done meanwhile."""
-        facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s, is_measured)
-        return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
+        """Let the app answer one message, when no other client of the process is at it; nothing is done meanwhile."""
+        with _turn:
+            facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s, is_measured)
+            return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
 
     def become(self, run_id: int, node_id: int) -> None:
         """Be another node of another run."""

@@ -1,6 +1,6 @@
 """`fltestbed bench scale`: how a round and the server's memory grow with the number of clients.
 
-A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), ten in a process whatever their number.
+A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), in four processes whatever their number.
 Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100 clients at 2.9
 MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the SuperLink's
 memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
@@ -29,7 +29,7 @@ from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
 
-CLIENTS_OF_A_PROCESS = 10
+CLIENT_PROCESSES = 4
 SERVER, SERVER_APP = "superlink", "serverapp"
 ROUND_TIMEOUT_S = 60.0
 
@@ -40,8 +40,8 @@ MOST_OF_WAITING = 3.0
 the allocator keeps of memory that was freed in pieces."""
 
 ABOUT = (
-    f"light clients without torch: the update is the model plus noise; {CLIENTS_OF_A_PROCESS} clients share a process "
-    "(interpreter, imports and their lock); each has its own node, key, connection, heartbeat and thread",
+    f"light clients without torch: the update is the model plus noise; they share {CLIENT_PROCESSES} processes (interpreter "
+    "and imports), in each one at a time makes its update; each has its own node, key, connection, heartbeat and thread",
     "server: the real command, SuperLink and ServerApp in two processes; all on this machine, plain loopback",
     "round: from the start of configuring it to that of the next; the first and the last are not counted",
     "peak memory: VmHWM; idle: resident as the first round begins; waiting: most bytes of messages at once in the SuperLink",
@@ -126,11 +126,12 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
     processes = Processes(folder / "logs")
     start_server(processes, here.server, folder, settings, ["--app", str(app)])
     names = ["server"]
-    for first in range(0, clients, CLIENTS_OF_A_PROCESS):
+    processes_needed = min(CLIENT_PROCESSES, clients)
+    bounds = [clients * number // processes_needed for number in range(processes_needed + 1)]
+    for first, end in pairwise(bounds):
         order = Order(
-            f"{here.server.address}:{PORT}", here.server.interface, LOOPBACK, first,
-            min(CLIENTS_OF_A_PROCESS, clients - first), str(folder / "state"),
-        )  # fmt: skip
+            f"{here.server.address}:{PORT}", here.server.interface, LOOPBACK, first, end - first, str(folder / "state")
+        )
         names.append(f"clients-{first}")
         processes.start(here.clients[0], names[-1], [sys.executable, "-m", "fltestbed.bench.light", order.to_json()])
     watch = Watch(SYSTEM_CLOCK, with_sharing=False)
