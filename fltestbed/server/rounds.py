@@ -206,6 +206,8 @@ class RoundLog:
         """A reply has arrived whole; what its client knows of it follows."""
         task.uplink_end_ns = end_ns
         task.state = "collect"
+        if not task.is_measured:
+            task.held_ns = end_ns  # of such a round the ServerApp tells nothing but start and end
 
     def replied(self, task: Task, facts: ReplyFacts, end_ns: int, payload_bytes: int, wire: WireBytes) -> None:
         """A reply has arrived whole, and with it everything that its client knows of the way there."""
