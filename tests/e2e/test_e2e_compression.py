@@ -12,12 +12,14 @@ from analysis.tables import summarise
 from tests.e2e.conftest import fltestbed, numpy_app, write_experiment
 
 PARAMETERS = 80_000
+PHASES = ("configure", "queue", "downlink", "deserialize", "train", "serialize", "uplink", "collect", "wait")
 
 
 @pytest.mark.parametrize("transport", ["bundle", "objects"])
 def test_an_app_runs_unchanged_with_compressed_tensors(tmp_path: Path, transport: str) -> None:
     """int8 up and fp16 down: a quarter and a half of the bytes, an error norm for each message, float32 for the app (which
-    adds noise of the type that it gets), and a summary row that names the compression.
+    adds noise of the type that it gets), and a summary row that names the compression. Whatever carries them, each client is
+    timed on both sides in every phase, and its transfers say what carried them.
     """
     config = write_experiment(
         tmp_path, clients=2, transport=transport, compression={"uplink": "int8", "downlink": "fp16", "zstd": True}
@@ -29,7 +31,13 @@ def test_an_app_runs_unchanged_with_compressed_tensors(tmp_path: Path, transport
     assert done.status == 0, done.out + done.err
     run = derive(load_run(tmp_path / "small"))
     assert set(run["phases"]["status"]) == {"ok"}
+    of_clients = run["phases"].query("message_type == 'train' and client.notna() and client != ''")
+    found = {" ".join(sorted(own["phase"])) for _, own in of_clients.groupby(["round", "client"])}
+    assert found == {" ".join(sorted(PHASES))}
     transfers = run["transfers"]
+    assert set(transfers["transport"]) == {transport}
+    assert len(transfers) == 2 * 2 * 2 * 2  # rounds, clients, training and evaluation, directions
+    assert transfers["client_end_raw_ns"].notna().all()
     trained = run["phases"].query("phase == 'uplink' and message_type == 'train'")["message_id"]
     moved = transfers[transfers["message_id"].isin(trained)].groupby("direction")["payload_bytes"].max()
     assert PARAMETERS * 0.8 < moved["uplink"] < PARAMETERS * 1.1

@@ -9,7 +9,8 @@ from tests.e2e.conftest import fltestbed, write_experiment
 def test_the_demo_compares_three_links(tmp_path: Path) -> None:
     """Three complete runs, a table, figures, and the paths of what to look at; the slower link has the slower uplink."""
     config = write_experiment(
-        tmp_path, clients=2, rounds=2, model={"name": "cnn"}, data={"samples": 120}, training={"threads": 1}
+        tmp_path, clients=1, rounds=2, model={"name": "cnn"}, data={"name": "synthetic", "samples": 120},
+        training={"threads": 1},
     )  # fmt: skip
     (tmp_path / "runs" / "test-wifi").mkdir(parents=True)  # an earlier demo's, which is not touched
     done = fltestbed("demo", "--config", config, "--runs", tmp_path / "runs", "--plots", tmp_path / "plots")

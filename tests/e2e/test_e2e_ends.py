@@ -17,9 +17,9 @@ from tests.waiting import wait_until
 
 @contextmanager
 def running(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A run whose clients are in the middle of a long training."""
-    app = numpy_app(folder, num_server_rounds=50, seconds=30.0)
-    config = write_experiment(folder, clients=2)
+    """A run whose client is in the middle of a long training."""
+    app = numpy_app(folder, num_server_rounds=50, seconds=30.0, min_nodes=1)
+    config = write_experiment(folder, clients=1)
     command = [
         sys.executable, "-m", "fltestbed", "run", str(config), "--link", "ethernet", "--app", str(app),
         "--runs", str(folder), "--name", "long",
@@ -54,7 +54,7 @@ def test_nothing_survives_kill_9(tmp_path: Path) -> None:
     """Server, clients, trainers and links die with the command that started them, also when it is killed."""
     mark, environment = marked()
     with running(tmp_path, environment) as process:
-        assert len(left_over(mark)) >= 5  # the command, server, ServerApp, two clients and their trainers
+        assert len(left_over(mark)) >= 5  # the command, server, ServerApp, client and trainer
         os.kill(process.pid, signal.SIGKILL)
         process.wait(20)
     wait_until(lambda: left_over(mark) == [])
@@ -63,8 +63,8 @@ def test_nothing_survives_kill_9(tmp_path: Path) -> None:
 def test_a_run_works_without_root(tmp_path: Path) -> None:
     """With no more rights than an ordinary user has, the run goes through a user namespace; the backend is tbf."""
     rights = ("setpriv", "--bounding-set", "-all,+setfcap", "--inh-caps", "-all", "--")
-    config = write_experiment(tmp_path, clients=2)
-    app = numpy_app(tmp_path, num_server_rounds=1)
+    config = write_experiment(tmp_path, clients=1)
+    app = numpy_app(tmp_path, num_server_rounds=1, min_nodes=1)
     done = fltestbed("run", config, "--link", "ethernet", "--app", app, "--runs", tmp_path, "--name", "user", prefix=rights)
     if done.status != 0:
         assert "this host forbids" in done.err, done.err

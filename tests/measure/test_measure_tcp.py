@@ -19,9 +19,12 @@ from fltestbed.measure.tcp import (
     tcp_settings,
     tcp_snapshot,
 )
+from tests.waiting import wait_until
 
 PAYLOAD = 300_000
 HEADERS = 14 + 20 + 32  # Ethernet, IPv4, TCP with timestamps
+JIFFY_S = 0.01
+"""Of the coarsest kernel: TCP counts idle time in them."""
 
 
 def snapshot_of(sock: socket.socket) -> TcpSnapshot:
@@ -57,9 +60,7 @@ def send(source: socket.socket, target: socket.socket, count: int) -> None:
             got += len(target.recv(65536))
             if at == count and got >= count % 50_000 > 0:
                 break
-    deadline = time.monotonic() + 5
-    while _info(source).unacked and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_until(lambda: not _info(source).unacked)
 
 
 def _info(sock: socket.socket) -> _TcpInfo:
@@ -125,12 +126,14 @@ def test_an_ipv4_client_of_a_dual_stack_server_has_ipv4_headers() -> None:
         assert snapshot_of(server).data_out_bytes - before.data_out_bytes == 1 + HEADERS
 
 
-def test_round_trips_are_in_seconds(pair: tuple[socket.socket, socket.socket]) -> None:
-    """On loopback between a microsecond and a tenth of a second."""
-    client, server = pair
-    send(client, server, PAYLOAD)
-    snapshot = snapshot_of(client)
-    assert 1e-6 <= snapshot.min_rtt_s <= snapshot.rtt_s < 0.1
+def test_round_trips_are_in_seconds() -> None:
+    """On loopback at least a microsecond, and no more than everything took together."""
+    start = time.monotonic()
+    client, server = connect(socket.AF_INET, "127.0.0.1")
+    with client, server:
+        send(client, server, PAYLOAD)
+        snapshot = snapshot_of(client)
+    assert 1e-6 <= snapshot.min_rtt_s <= snapshot.rtt_s <= time.monotonic() - start
     assert snapshot.congestion_window_segments >= 2
     assert snapshot.delivery_rate_bps > 1e6
 
@@ -139,12 +142,10 @@ def test_idle_time_is_that_since_the_last_data(pair: tuple[socket.socket, socket
     """It grows while nothing is sent, and begins again with the next byte."""
     client, _ = pair
     client.sendall(b"x")
-    deadline = time.monotonic() + 5
-    while snapshot_of(client).idle_s < 0.05:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: snapshot_of(client).idle_s >= 0.05)
+    again = time.monotonic()
     client.sendall(b"x")
-    assert snapshot_of(client).idle_s < 0.05
+    assert snapshot_of(client).idle_s <= time.monotonic() - again + JIFFY_S
 
 
 def test_a_closed_socket_has_no_snapshot(pair: tuple[socket.socket, socket.socket]) -> None:

