@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fltestbed.collector import importing
 from fltestbed.config_file import check_name
 from fltestbed.errors import ConfigError
 
@@ -48,7 +49,8 @@ def client(
 
     Example: fltestbed client --server 10.0.0.1:9092 --interface wwan0 --link 5g --partition 0 --ca ca.crt
     """
-    from fltestbed.client.session import Session  # Flower's client takes a moment to import
+    with importing():
+        from fltestbed.client.session import Session  # Flower's client takes a moment to import
 
     check_address("--server", server)
     if clock_server is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fltestbed.cli import ToldByParent
+from fltestbed.collector import importing
 from fltestbed.config import load_experiment
 from fltestbed.config_file import check_name, find_config, read_json
 from fltestbed.errors import ConfigError
@@ -66,7 +67,8 @@ def server(
     part_of = read_json(campaign) if campaign is not None else None
     given = find_config(config, ".").read_text()
 
-    from fltestbed.server.session import Session  # Flower's server takes a second to import
+    with importing():
+        from fltestbed.server.session import Session  # Flower's server takes a second to import
 
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
     try:

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fltestbed.collector import keep_what_is_there
+from fltestbed.collector import importing, keep_what_is_there
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
 from fltestbed.flower.compression import OFF, Compression
@@ -187,8 +187,9 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
     """The trainer process: serve messages until the pipe is closed."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the network process, which ends this one
-    import fltestbed.flower  # noqa: F401, PLC0415  # first: it switches Flower's telemetry off
-    from fltestbed.client.worker import Worker  # noqa: PLC0415  # heavy: after the parent's death is cared for
+    with importing():
+        import fltestbed.flower  # noqa: F401, PLC0415  # first: it switches Flower's telemetry off
+        from fltestbed.client.worker import Worker  # noqa: PLC0415  # heavy: after the parent's death is cared for
 
     pipe = Connection(pipe_descriptor)
     buffers = BufferPair.inherit(buffer_descriptors)
@@ -196,7 +197,8 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
         head = json.loads(pipe.recv_bytes())
         fab = pipe.recv_bytes()
         try:
-            worker = Worker.load(head, fab)
+            with importing():  # the app's own imports, PyTorch for the most part
+                worker = Worker.load(head, fab)
         except Exception as error:
             logging.getLogger("fltestbed").exception("the app cannot be started")
             pipe.send_bytes(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())

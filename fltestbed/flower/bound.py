@@ -13,6 +13,8 @@ from fltestbed.flower.fleet_transport import FleetTransport
 KEEP_ALIVE_S = 3600.0
 USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000)
 """A connection on which nothing sent has been acknowledged for so many ms breaks, which TCP alone would do after minutes."""
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain HTTP, where httpx asks for one all the same and would read all of the host's certificates: trusts nobody."""
 CountSocket = Callable[[socket.socket | None], None]
 
 
@@ -73,7 +75,7 @@ def bound_client(timeout: httpx.Timeout, tls: ssl.SSLContext | None, interface: 
     count : callable (socket) -> None
         Shown the socket of each answer.
     """
-    transport = FleetTransport(tls or True, KEEP_ALIVE_S)
+    transport = FleetTransport(tls or PLAIN, KEEP_ALIVE_S)
     transport._pool = httpcore.ConnectionPool(  # httpx has no parameter for it
         ssl_context=tls, keepalive_expiry=KEEP_ALIVE_S, network_backend=BoundBackend(interface)
     )

@@ -42,7 +42,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
-from fltestbed.flower.bound import CountSocket, bound_client
+from fltestbed.flower.bound import PLAIN, CountSocket, bound_client
 from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.fleet import announcement
 from fltestbed.flower.objects import object_ids
@@ -182,7 +182,7 @@ class FleetNode:
         self._client = FleetHttpClient(
             base_url=f"{'http' if tls is None else 'https'}://{server}",
             interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperNode"), key],
-            verify=tls or True,
+            verify=tls or PLAIN,
         )
         # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
         timeout = httpx.Timeout(self._client._client.timeout.read, connect=CONNECT_S)

@@ -21,7 +21,7 @@ from typing import Any
 import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry off
 from fltestbed.client.trainer import die_with_parent
 from fltestbed.clock import SYSTEM_CLOCK, shifted
-from fltestbed.collector import keep_what_is_there
+from fltestbed.collector import importing, keep_what_is_there
 from fltestbed.config import Instrumentation
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.serverapp import ServerAppTask, observed_strategies, run_app
@@ -34,7 +34,8 @@ def main(preload: str | None) -> int:
     """Run one ServerApp; returns the exit status."""
     die_with_parent()
     if preload:
-        importlib.import_module(preload)
+        with importing():
+            importlib.import_module(preload)
     go = json.loads(sys.stdin.readline() or "null")
     if go is None:
         return 0  # the server went away before the run began
