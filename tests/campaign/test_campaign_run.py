@@ -83,14 +83,14 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    app = numpy_app(tmp_path, num_server_rounds=1)
+    app = numpy_app(tmp_path, num_server_rounds=1, min_nodes=1)
     (app / "numpy_app" / "faulty.py").write_text(SERVER_APP)
     pyproject = app / "pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("numpy_app.server_app:app", "numpy_app.faulty:app"))
     links = [write_link(tmp_path, name, up=50, down=50) for name in ("a", "b", "c")]
     flow = {"direction": "uplink", "protocol": "udp", "rate-mbit": 4.0}
     config = write_campaign(
-        tmp_path, factors={"link": links, "competing-flow": [True]}, experiment={"competing-flow": flow},
+        tmp_path, factors={"link": links, "competing-flow": [True]}, experiment={"clients": 1, "competing-flow": flow},
         repetitions=1, backend="tbf", app="numpy_app",
     )  # fmt: skip
     return Lab(tmp_path, config)

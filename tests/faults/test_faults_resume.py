@@ -110,9 +110,9 @@ def test_a_killed_server_app_is_said_and_resumed(tmp_path: Path) -> None:
     """SIGKILL of the ServerApp alone: the server says so and ends by itself, the manifest says failed; resumed, with the
     newest checkpoint damaged, the run goes on from the one before.
     """
-    with lab(tmp_path, num_server_rounds=ROUNDS, seconds=0.3) as made:
-        server, clients = made.server(), made.clients(2)
-        wait_until(made.reached("run,3,pi-1,ethernet,train"), "the third round")
+    with lab(tmp_path, clients=1, min_nodes=1, num_server_rounds=ROUNDS, seconds=0.3) as made:
+        server, clients = made.server(), made.clients(1)
+        wait_until(made.reached("run,3,pi-0,ethernet,train"), "the third round")
         server_app(server).kill()
         said = ended(server)
         assert server.returncode == 1
@@ -133,9 +133,9 @@ def test_a_run_goes_on_after_its_host_was_started_again(tmp_path: Path) -> None:
     """
     if subprocess.run(["unshare", "--mount", "--time", "--monotonic", "-9", "true"], check=False).returncode:
         pytest.skip("this host lets nobody shift its clocks")
-    with lab(tmp_path, num_server_rounds=ROUNDS, seconds=0.3) as made:
-        server, clients = made.server(), made.clients(2)
-        wait_until(made.reached("run,2,pi-1,ethernet,train"), "the second round")
+    with lab(tmp_path, clients=1, min_nodes=1, num_server_rounds=ROUNDS, seconds=0.3) as made:
+        server, clients = made.server(), made.clients(1)
+        wait_until(made.reached("run,2,pi-0,ethernet,train"), "the second round")
         server.kill()
         ended(server)
         (tmp_path / "boot_id").write_text("00000000-1111-2222-3333-444444444444\n")

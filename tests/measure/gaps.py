@@ -52,5 +52,7 @@ def fill_late(near: socket.socket, far: StampedSocket, lost_packet_bytes: int = 
         pass
     before = far.clock.raw_ns()
     far.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
-    assert select.select([far], [], [], 10)[0]
+    readable = select.poll()  # which takes descriptors of any number
+    readable.register(far, select.POLLIN)
+    assert readable.poll(10_000)
     return sent, before, far.clock.raw_ns()

@@ -45,6 +45,15 @@ class FullDisk(io.RawIOBase):
         return len(part)
 
 
+def put_on(disk: Any, recorder: Recorder) -> list[TestbedError]:
+    """Let a recorder's metrics.csv lie on another disk; the result fills with what it says of its failure."""
+    recorder._files["metrics.csv"].close()
+    recorder._files["metrics.csv"] = disk
+    failures: list[TestbedError] = []
+    recorder.failed = failures.append
+    return failures
+
+
 class SlowDisk(io.FileIO):
     """A file whose disk takes `delay_s` for each write; who has waited for it is known."""
 
@@ -146,10 +155,9 @@ def test_a_full_disk_is_said_with_the_next_row(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "r")
     recorder.write("metrics.csv", metric("before"))
     wait_until(lambda: b"before" in (tmp_path / "metrics.csv").read_bytes())
-    recorder._files["metrics.csv"].close()
-    recorder._files["metrics.csv"] = FullDisk(0)  # type: ignore[assignment]
+    failures = put_on(FullDisk(0), recorder)
     recorder.write("metrics.csv", metric("lost"))
-    wait_until(lambda: recorder._failure is not None)
+    wait_until(lambda: bool(failures))
     with pytest.raises(TestbedError, match="rows cannot be written: No space left on device"):
         recorder.write("metrics.csv", metric("refused"))
     with pytest.raises(TestbedError, match="No space left"):
@@ -160,8 +168,7 @@ def test_a_full_disk_is_said_with_the_next_row(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_at_the_end_is_said(tmp_path: Path) -> None:
     """When nobody writes after the failure, closing says it."""
     recorder = Recorder(tmp_path, "r")
-    recorder._files["metrics.csv"].close()
-    recorder._files["metrics.csv"] = FullDisk(0)  # type: ignore[assignment]
+    put_on(FullDisk(0), recorder)
     recorder.write("metrics.csv", metric("lost"))
     with pytest.raises(TestbedError, match="No space left"):
         recorder.close()
@@ -170,11 +177,10 @@ def test_a_disk_that_is_full_at_the_end_is_said(tmp_path: Path) -> None:
 def test_a_disk_that_takes_half_a_row_is_full(tmp_path: Path) -> None:
     """A raw write may take a part; what is left is written again, and fails as the kernel then says."""
     recorder = Recorder(tmp_path, "r")
-    recorder._files["metrics.csv"].close()
-    recorder._files["metrics.csv"] = FullDisk(10)  # type: ignore[assignment]
+    failures = put_on(FullDisk(10), recorder)
     recorder.write("metrics.csv", metric("torn"))
     try:
-        wait_until(lambda: recorder._failure is not None, timeout_s=1.0)
+        wait_until(lambda: bool(failures))
     finally:
         with pytest.raises(TestbedError, match="No space left on device"):
             recorder.close()
@@ -228,8 +234,7 @@ def test_a_full_disk_loses_no_row_that_was_queued(tmp_path: Path) -> None:
 def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
     """Who hands rows over never waits for a write; all are written."""
     recorder = Recorder(tmp_path, "r")
-    recorder._files["metrics.csv"].close()
-    slow = recorder._files["metrics.csv"] = SlowDisk(tmp_path / "metrics.csv", "ab", 0.05)
+    put_on(slow := SlowDisk(tmp_path / "metrics.csv", "ab", 0.05), recorder)
     for number in range(1000):
         recorder.write("metrics.csv", metric(f"m{number}"))
     recorder.close()

@@ -44,9 +44,11 @@ class Lab:
     """All parts of a server, with one run under way."""
 
     def __init__(
-        self, folder: Path, *, clients: int = 2, hold_s: float = 0.2, registered: Sequence[RegisteredKey] | None = None
-    ) -> None:
-        self.experiment = validate(Experiment, {"name": "lab", "clients": clients, "server": {"hold-s": hold_s}}, "lab")
+        self, folder: Path, *, clients: int = 2, hold_s: float = 0.2, registered: Sequence[RegisteredKey] | None = None,
+        **server: Any,
+    ) -> None:  # fmt: skip
+        settings = {"hold-s": hold_s, **{key.replace("_", "-"): value for key, value in server.items()}}
+        self.experiment = validate(Experiment, {"name": "lab", "clients": clients, "server": settings}, "lab")
         self.rows = Rows()
         self.superlink = Superlink("127.0.0.1", 9092, registered)
         self.app = self.superlink.create_run(_FAB)
@@ -72,11 +74,15 @@ class Lab:
         )  # fmt: skip
         TaskIdentity.task_id, TaskIdentity.run_id = 1, self.app.run_id
 
+    @property
+    def state(self) -> Any:
+        """Flower's own record of nodes, messages and objects."""
+        return self.superlink.app.state.linkstate_factory.state()
+
     def node(self, key: bytes) -> int:
         """Make a node that is online; returns its identifier."""
-        state = self.superlink._state
-        node_id = state.create_node(NOOP_FLWR_AID, "", key, 30.0)
-        assert state.activate_node(node_id, 30.0)
+        node_id: int = self.state.create_node(NOOP_FLWR_AID, "", key, 30.0)
+        assert self.state.activate_node(node_id, 30.0)
         return node_id
 
     def instruct(self, *nodes: int) -> Bundle:

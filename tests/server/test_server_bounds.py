@@ -274,11 +274,11 @@ def test_an_announced_tree_is_checked_before_flower_keeps_it(running: Running, l
     del bare.message_object_trees[:]
     foreign.message_object_trees[0].object_id = "0" * 64
     named.message_object_trees[0].children[0].object_id = "../../x"
-    before = len(lab.superlink._state.object_store)
+    before = len(lab.state.object_store)
     for request in (bare, foreign, named):
         assert fleet(running, pi, "push-messages", request.SerializeToString())[0] == 400
     assert fleet(running, pi, "push-messages", b"\xff" * 50)[0] == 400
-    assert len(lab.superlink._state.object_store) == before
+    assert len(lab.state.object_store) == before
 
 
 def test_objects_that_nobody_asked_for_are_not_read(running: Running, pi: Pi) -> None:

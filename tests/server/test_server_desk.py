@@ -93,7 +93,7 @@ def test_what_is_wrong_with_what_is_told_the_next_request_says(channel: Connecti
 def test_nothing_is_answered_when_the_task_is_over(grid: BundleGrid, lab: Lab) -> None:
     """The run was stopped: its ServerApp is told so with the next request."""
     assert list(grid.get_node_ids()) == []
-    state = lab.superlink._state
+    state = lab.state
     (run,) = state.get_run_info(run_ids=[lab.app.run_id])
     assert run.primary_task_id is not None
     state.finish_task(run.primary_task_id, SubStatus.STOPPED, "")

@@ -240,7 +240,7 @@ def test_half_a_reply_of_a_supernode_is_not_handed_out(lab: Lab) -> None:
         message_id, message = await deliver(lab, node)
         reply = lab.reply(message, node, 0.25)
         proto, tree = reply.messages[0]
-        state = lab.superlink._state
+        state = lab.state
         lab.exchange.reply_begun(message_id, node)
         session = state.start_session(lab.app.run_id)
         stored, missing = state.store_message_and_object_tree(message_from_proto(proto), tree, session)
@@ -263,7 +263,7 @@ def test_an_error_that_flower_makes_is_collected(lab: Lab) -> None:
 
     async def test() -> None:
         message_id, _ = await deliver(lab, node)
-        state: Any = lab.superlink._state
+        state = lab.state
         assert state.deactivate_node(node)
         replies = await lab.exchange.collect({message_id}, lab.app.run_id, 0.0)
         message = lab.received(replies)
@@ -279,7 +279,7 @@ def test_replies_that_are_held_leave_nothing_behind(lab: Lab) -> None:
     node = lab.node(b"k1")
 
     async def test() -> None:
-        state: Any = lab.superlink._state
+        state = lab.state
         for loss in (0.1, 0.2):
             message_id, message = await deliver(lab, node)
             lab.exchange.confirm(node, message_id)
@@ -345,7 +345,7 @@ def test_a_message_that_expires_is_answered_with_an_error(lab: Lab) -> None:
         assert reply.metadata.reply_to_message_id == message_id
         assert not lab.exchange.accept(lab.reply(message, node))
         assert await lab.exchange.next_for(node, 0.0) is None
-        state: Any = lab.superlink._state
+        state = lab.state
         assert (state.num_message_ins(), state.num_message_res()) == (0, 0)
 
     run(test())

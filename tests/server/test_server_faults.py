@@ -3,7 +3,6 @@
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from tests.server.pi import Pi, assert_alive, collect, header_text, instruct, me
 
 def stored(lab: Lab) -> tuple[int, int, int]:
     """How many messages, replies and objects Flower holds."""
-    state: Any = lab.superlink._state
+    state = lab.state
     return len(state.message_ins_store), len(state.message_res_store), len(state.object_store)
 
 

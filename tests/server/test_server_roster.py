@@ -10,6 +10,7 @@ import pytest
 
 from fltestbed.errors import HostError
 from fltestbed.measure.host import toolkit_versions
+from fltestbed.measure.manifest import read_manifest
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.server.roster import JoinRefused
 from tests.server.lab import Lab
@@ -28,8 +29,7 @@ def facts(**change: Any) -> dict[str, Any]:
 
 
 def hosts(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["hosts"]
-    return found
+    return dict(read_manifest(folder)["hosts"])
 
 
 def test_a_client_that_joins_is_in_the_manifest(lab: Lab, tmp_path: Path) -> None:
@@ -160,11 +160,14 @@ def test_a_client_that_tells_no_versions_is_refused(lab: Lab, versions: Any) -> 
         lab.roster.hello(1, {"name": "pi-1", "versions": versions})
 
 
-def test_another_version_may_join_where_the_experiment_says_so(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("lab")  # a process that forgets afterwards who it was
+def test_another_version_may_join_where_the_experiment_says_so(tmp_path: Path) -> None:
     """With mixed-versions, and the manifest is marked; what a client says cannot forge a line of it."""
-    lab.roster._experiment = lab.roster._experiment.with_server(mixed_versions=True)
-    lab.roster.hello(1, {"name": "pi-1", "versions": toolkit_versions() | {"flwr": "1.40.0\x1b[2J\n"}})
-    (mark,) = json.loads(next(tmp_path.rglob("manifest.json")).read_text())["marks"]
+    (tmp_path / "mixed").mkdir()
+    mixed = Lab(tmp_path / "mixed", mixed_versions=True)
+    mixed.desk.close()
+    mixed.roster.hello(1, {"name": "pi-1", "versions": toolkit_versions() | {"flwr": "1.40.0\x1b[2J\n"}})
+    (mark,) = read_manifest(tmp_path / "mixed")["marks"]
     assert mark == f"pi-1: the client runs flwr 1.40.0??2J?, the server {toolkit_versions()['flwr']}"
 
 

@@ -12,6 +12,7 @@ from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError
 from fltestbed.flower.apps import pack_installed_app
 from fltestbed.flower.bundle import Bundle, encode_head
+from fltestbed.measure.manifest import read_manifest
 from tests.flower.flower_messages import answer
 from tests.server.lab import Lab, Running
 from tests.server.pi import Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
@@ -41,15 +42,15 @@ def test_a_round_of_one_client(running: Running, lab: Lab, pi: Pi) -> None:
     assert uplink["payload_bytes"] < uplink["wire_bytes"] < uplink["payload_bytes"] + 3000
 
 
-def test_bytes_that_went_another_way_mark_the_run(pi: Pi, lab: Lab) -> None:
+def test_bytes_that_went_another_way_mark_the_run(pi: Pi, tmp_path: Path) -> None:
     """What the client found at its end is in the manifest, and so is the mark; what is no plain text is left out."""
     pi.join()
     carried = {"sent_bytes": 9, "received_bytes": 0}
     path = carried | {"interfaces": {"wifi0": carried}, "mismatch": "the rest left by eth0"}
     pi.connection.post_json("leave", {"path": path | {"mismatch": "\x1b[2J"}})
-    assert "marks" not in lab.manifest._data
+    assert "marks" not in read_manifest(tmp_path)
     pi.connection.post_json("leave", {"path": path})
-    manifest = lab.manifest._data
+    manifest = read_manifest(tmp_path)
     assert manifest["marks"] == ["pi-0: the rest left by eth0"]
     assert manifest["hosts"]["pi-0"]["path"] == path
 
@@ -145,7 +146,7 @@ def test_an_answer_to_nothing_is_a_conflict(running: Running, lab: Lab, pi: Pi) 
     (message_id,) = instruct(running, lab, pi.node_id)
     pulled = pi.pull()
     bundle = pi.answer(message_in(pulled))
-    lab.superlink._state.delete_messages({message_id})
+    lab.state.delete_messages({message_id})
     assert pi.push(message_id, pi.facts(pulled), bundle).status == 409
     assert_alive(pi)
 
@@ -290,7 +291,7 @@ def test_a_transfer_of_another_client_is_not_lost(running: Running, lab: Lab, pi
 def test_a_client_that_was_missing_is_taken_back_when_it_asks(running: Running, lab: Lab, pi: Pi) -> None:
     """Also where Flower had dropped its node: it is asked again from then on, and how long it was away is a row."""
     pi.join()
-    assert lab.superlink._state.deactivate_node(pi.node_id)
+    assert lab.state.deactivate_node(pi.node_id)
     lab.presence.lose(pi.node_id)
     assert nodes(running, lab) == []
     assert pi.pull().status == 204
