@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fltestbed.bench.report import Bar, Report, show
+from fltestbed.collector import importing
 from fltestbed.errors import HostError
 
 SEED = 1
@@ -98,7 +99,8 @@ def main(name: str, seconds: str, folder: str, findings: str) -> None:
 
     import fltestbed.flower  # noqa: F401, PLC0415  # before flwr: it switches telemetry off
 
-    with atheris.instrument_imports(include=["fltestbed", "flwr.app", "flwr.supercore.inflatable", "uvicorn.protocols"]):
+    instrumented = ["fltestbed", "flwr.app", "flwr.supercore.inflatable", "uvicorn.protocols"]
+    with importing(), atheris.instrument_imports(include=instrumented):
         from fltestbed.bench.fuzz_targets import MOST_S, TARGETS  # noqa: PLC0415  # what it imports is instrumented
 
     target = TARGETS[name]

@@ -9,6 +9,8 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
+from fltestbed.collector import importing
+
 
 class LazyGroup(TyperGroup):
     """Knows its commands by name. The module of each has a function, or a group of its own, of the command's name."""
@@ -26,7 +28,8 @@ class LazyGroup(TyperGroup):
         """Import the command's module."""
         if cmd_name not in self.listed:
             return None
-        found = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
+        with importing():
+            found = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         info = CommandInfo(name=cmd_name, callback=found, short_help=self.listed[cmd_name])
