@@ -12,8 +12,8 @@ THRESHOLDS = 10_000, 10, 10
 def importing() -> Iterator[None]:
     """Make no collection within the block: hardly anything that an import makes is garbage.
 
-    Python looks at it again and again all the same, which is a sixth of the time that Flower's imports take and a fifth of
-    PyTorch's: on a Pi, seconds before a client is ready.
+    Python looks at it again and again all the same, which is a sixth of the time that Flower's imports take, and a fifth of
+    PyTorch's.
     """
     was_on = gc.isenabled()
     gc.disable()
