@@ -8,6 +8,7 @@ MOST_APP_BYTES = 64 << 20
 MOST_BYTES = {"pull": 4 << 30, "app": MOST_APP_BYTES}
 """Of the answers that are not small: a model, whose size the server's configuration bounds, and an app."""
 _FIRST_BYTES = 1 << 20
+_MOST_DIGITS = 19
 
 
 class AnswerError(http.client.HTTPException):
@@ -56,6 +57,6 @@ def _length(response: http.client.HTTPResponse, most_bytes: int) -> int:
     text = response.getheader("content-length") or ""
     if response.getheader("transfer-encoding") is not None or not (text.isascii() and text.isdigit()):
         raise AnswerError("the answer does not say its length")
-    if int(text[:20]) > most_bytes:
+    if len(text) > _MOST_DIGITS or int(text) > most_bytes:  # zeros in front of a number would hide how long it is
         raise AnswerError(f"the answer announces {text[:20]} bytes; at most {most_bytes} are taken")
     return int(text)

@@ -17,6 +17,8 @@ from fltestbed.measure.schema import SCHEMA_VERSION
 
 FILE_NAME = "manifest.json"
 STATUSES = ("running", "complete", "failed", "interrupted")
+MOST_MARKS = 200
+"""More are not kept: clients have a say in them, and the file is written anew with each."""
 
 
 def create_run_folder(folder: Path) -> None:
@@ -96,15 +98,18 @@ class Manifest:
     def add_to_host(self, name: str, key: str, entries: dict[str, Any]) -> None:
         """Add to what is known of a host below `key`, and save."""
         with self._lock:
-            self._data["hosts"].setdefault(name, {}).setdefault(key, {}).update(entries)
+            host = self._data["hosts"].setdefault(name, {})
+            there = host.get(key)  # what a client says of its host may be anything
+            host[key] = (there if isinstance(there, dict) else {}) | entries
             self.save()
 
     def mark(self, reason: str) -> None:
         """Say what a reader of the run's figures has to know, below `marks`, and save."""
         with self._lock:
             marks = self._data.setdefault("marks", [])
-            if reason not in marks:
-                marks.append(reason)
+            if reason in marks or len(marks) >= MOST_MARKS:
+                return
+            marks.append(reason)
             self.save()
 
     def begin_session(self, **facts: Any) -> int:
@@ -131,8 +136,10 @@ class Manifest:
             text = _text(self._data)
             if self._background is None:
                 _replace(self._path, text)
-            else:
-                self._background.put(text)
+                return
+            with suppress(queue.Empty):
+                self._background.get_nowait()  # what the thread has not come to is out of date
+            self._background.put(text)
 
     @contextmanager
     def in_background(self) -> Iterator[None]:
@@ -154,15 +161,8 @@ class Manifest:
 
     def _save_latest(self, texts: "queue.SimpleQueue[str | None]") -> None:
         while (text := texts.get()) is not None:
-            is_last = False
-            while not texts.empty() and not is_last:
-                later = texts.get()
-                is_last = later is None
-                text = text if later is None else later
             with suppress(OSError):
                 _replace(self._path, text)
-            if is_last:
-                return
 
 
 def read_manifest(folder: Path) -> Any:

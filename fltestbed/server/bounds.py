@@ -1,7 +1,8 @@
 """What a request may take of the server before it is one: time and bytes.
 
-uvicorn with httptools bounds neither: a header may grow without end, a request may come a byte an hour, and an answer may
-never be read. Here each of these has a limit, after which the connection ends.
+uvicorn with httptools bounds neither: a header may grow without end, a request may come a byte an hour, header lines without
+end may follow a chunked body, and an answer may never be read. Here each of these has a limit, after which the connection
+ends.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ SMALL_S = 60.0
 LONGEST_HOLD_S = 30.0
 """Longer than any request for work is held."""
 MOST_PIPELINED = 4
+MOST_DIGITS = 19
+"""Of a content-length: what fits 64 bits. More of them may be zeros, which say nothing, and would be read as they like."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -57,6 +60,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The header has more than {MOST_HEAD_BYTES} bytes.")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a line of the header; one that comes after a chunked body is none."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
@@ -68,12 +76,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests before an answer")
         self._is_in_head = False
-        announced = next((value for name, value in self.headers if name == b"content-length"), b"")
-        is_large = announced.isdigit() and int(announced[:20]) > SMALL_BYTES
+        said = dict(self.headers)
+        announced = said.get(b"content-length", b"0")
+        if not announced.isdigit() or len(announced) > MOST_DIGITS:
+            raise ValueError("the content-length is not a number of bytes")
+        is_large = int(announced) > SMALL_BYTES
         self._end_after(self.transfer_s if is_large else SMALL_S)
         if is_large and isinstance(self.loop, ServerLoop):
             self.loop.uploads.begin(self._descriptor)
         super().on_headers_complete()
+        if b"transfer-encoding" in said:
+            self.cycle.keep_alive = False  # nobody reads such a body: with the answer the connection ends
 
     def on_message_complete(self) -> None:
         """It is whole; now its answer has to be read."""

@@ -88,8 +88,8 @@ class FleetGuard:
             "register-node": _KEY_BYTES, "activate-node": _KEY_BYTES, "push-messages": _TREE_BYTES,
             "push-object": self._most_object_bytes,
         }.get(kind, _REQUEST_BYTES)  # fmt: skip
-        if int(announced[:20]) > most:
-            return _refuse(413, f"{announced[:20]} bytes are announced; at most {most} are allowed")
+        if int(announced) > most:
+            return _refuse(413, f"{announced} bytes are announced; at most {most} are allowed")
         if kind == "register-node" and self._keys_left <= 0:
             return _refuse(
                 429, "this run has taken in as many keys as it will; list those of your clients in server.node-keys"

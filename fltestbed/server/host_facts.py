@@ -8,6 +8,8 @@ MOST_VALUES = 4000
 MOST_DEPTH = 6
 MOST_TEXT = 500
 MOST_KEY = 100
+MOST_CHARACTERS = 64 << 10
+"""Of all texts and names together: a host that joins stands in the manifest, which is written anew whenever it changes."""
 LARGEST_INTEGER = 1 << 64
 KEPT_BY_THE_SERVER = ("probes", "stamp_error")
 """What the manifest says of a host in the server's own words."""
@@ -23,25 +25,42 @@ def read_host(told: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     HostFactsError
-        It has more than `MOST_VALUES` values, nests deeper than `MOST_DEPTH`, or holds a number that JSON has not.
+        It has more than `MOST_VALUES` values or `MOST_CHARACTERS`, nests deeper than `MOST_DEPTH`, or holds a number that
+        JSON has not.
     """
-    left = [MOST_VALUES]
     own = {key: value for key, value in told.items() if key not in KEPT_BY_THE_SERVER}
-    return {printable(key, MOST_KEY): _read(value, 1, left) for key, value in own.items()}
+    read: dict[str, Any] = _Reader().read(own, 0)
+    return read
 
 
-def _read(value: Any, depth: int, left: list[int]) -> Any:
-    left[0] -= 1
-    if left[0] < 0:
-        raise HostFactsError(f"host: more than {MOST_VALUES} values")
-    if depth > MOST_DEPTH:
-        raise HostFactsError(f"host: nested deeper than {MOST_DEPTH}")
-    if isinstance(value, dict):
-        return {printable(key, MOST_KEY): _read(each, depth + 1, left) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_read(each, depth + 1, left) for each in value]
-    if isinstance(value, str):
-        return printable(value, MOST_TEXT)
+class _Reader:
+    """Reads one description, and counts what it takes."""
+
+    def __init__(self) -> None:
+        self._values_left = MOST_VALUES + 1
+        self._characters_left = MOST_CHARACTERS
+
+    def read(self, value: Any, depth: int) -> Any:
+        self._values_left -= 1
+        if self._values_left < 0:
+            raise HostFactsError(f"host: more than {MOST_VALUES} values")
+        if depth > MOST_DEPTH:
+            raise HostFactsError(f"host: nested deeper than {MOST_DEPTH}")
+        if isinstance(value, dict):
+            return {self._text(key, MOST_KEY): self.read(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self.read(each, depth + 1) for each in value]
+        return self._text(value, MOST_TEXT) if isinstance(value, str) else _number(value)
+
+    def _text(self, text: str, most: int) -> str:
+        shown = printable(text, most)
+        self._characters_left -= len(shown)
+        if self._characters_left < 0:
+            raise HostFactsError(f"host: more than {MOST_CHARACTERS} characters")
+        return shown
+
+
+def _number(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     if not isinstance(value, int | float) or not abs(value) <= LARGEST_INTEGER:  # NaN is not either

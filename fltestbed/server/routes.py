@@ -17,8 +17,7 @@ What the kernel's stamps are, and how they come to the raw clock, stands in `flt
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -27,26 +26,28 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from fltestbed.client.transport import ATTEMPT_HEADER, CONNECT_HEADER, FIRST_SEND_HEADER, REPLY_TO_HEADER, START_BYTES
+from fltestbed.client.transport import ATTEMPT_HEADER, CONNECT_HEADER, FIRST_SEND_HEADER, REPLY_TO_HEADER
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
-from fltestbed.flower.bundle import Bundle, BundleError, Decoder, Packing, encode_head
+from fltestbed.flower.bundle import Bundle, BundleError, Packing, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.answers import StampedAnswer
+from fltestbed.server.bodies import Replies, connection_of, json_object
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.host_log import HostLog
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
 from fltestbed.server.presence import Presence
-from fltestbed.server.protocol import SCOPE_KEY, Connection
+from fltestbed.server.protocol import SCOPE_KEY
 from fltestbed.server.roster import JoinRefused, NotJoined, Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
 
 PREFIX = "/v1/fltestbed"
-MAX_CONTROL_BYTES = 1 << 20
+MOST_ATTEMPTS = 1000
+"""To send one reply, of which the broken ones are remembered."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -78,6 +79,7 @@ class Routes:
         self._observer = observer
         self._clock = clock
         self._packing = Packing()
+        self._replies = Replies(clock, roster.largest_message_bytes)
         routes = {
             "client/hello": self._client(self._hello, must_have_joined=False),
             "client/app": self._client(self._app, must_have_joined=False),
@@ -106,12 +108,12 @@ class Routes:
             problem = self._superlink.authenticate(request.scope, node_id)
             if problem is not None:
                 return _refusal(401, problem)
-            _connection(request).prove(node_id)
+            connection_of(request).prove(node_id)
             try:
                 if must_have_joined:
                     self._roster.check_joined(node_id)
                     self._heard(request, node_id)
-                with _connection(request).under_way():
+                with connection_of(request).under_way():
                     return await handler(request, node_id)
             except (BundleError, FactsError, JoinRefused) as error:
                 return _refusal(401 if isinstance(error, NotJoined) else 400, str(error))
@@ -124,7 +126,7 @@ class Routes:
         return authenticated
 
     def _heard(self, request: Request, node_id: int) -> int | None:
-        lost_ns = self._presence.heard(node_id, _connection(request))
+        lost_ns = self._presence.heard(node_id, connection_of(request))
         if lost_ns is not None:
             self._superlink.revive(node_id)  # Flower's own heartbeat may be half a minute away
             self._log.absences.returned(self._roster[node_id], self._clock.raw_ns(), lost_ns)
@@ -136,19 +138,19 @@ class Routes:
         return "this key is not registered here"
 
     async def _hello(self, request: Request, node_id: int) -> Response:
-        hello = await _json(request)
+        hello = await json_object(request)
         return JSONResponse({"node_id": str(node_id), **self._roster.hello(node_id, hello)})
 
     async def _app(self, request: Request, _node_id: int) -> Response:
-        await _json(request)
+        await json_object(request)
         return Response(self._roster.app.fab, media_type="application/octet-stream")
 
     async def _clock_exchange(self, request: Request, _node_id: int) -> Response:
-        await _json(request)
+        await json_object(request)
         return StampedAnswer({}, self._clock)
 
     async def _join(self, request: Request, node_id: int) -> Response:
-        facts = await _json(request)
+        facts = await json_object(request)
         before = self._roster.boot_of(node_id)
         client = self._roster.join(node_id, facts)
         lost_ns = self._heard(request, node_id)
@@ -159,11 +161,9 @@ class Routes:
         return JSONResponse({"name": client.name})
 
     async def _pull(self, request: Request, node_id: int) -> Response:
-        facts = await _json(request)
-        self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
-        self._exchange.confirm(node_id, str(facts.get("holds", "")))
+        self._exchange.confirm(node_id, await self._told(request, node_id))
         bundle = await self._exchange.next_for(node_id, self._roster.hold_s)
-        if _connection(request).ended is not None:  # whoever asks over another has it instead
+        if connection_of(request).ended is not None:  # whoever asks over another has it instead
             return Response(status_code=204)
         if bundle is None:
             if self._exchange.finished.is_set():
@@ -172,10 +172,18 @@ class Routes:
         return _Downlink(self, request, bundle)
 
     async def _wait(self, request: Request, node_id: int) -> Response:
-        self._take_late(self._roster[node_id], await _json(request), request.scope["fltestbed.receive_ns"])
+        await self._told(request, node_id)
         if await self._exchange.wait_for(node_id, self._roster.hold_s):
             return StampedAnswer({"ready": True, "measured": self._log.is_measuring}, self._clock)
         return JSONResponse(self._exchange.farewell) if self._exchange.finished.is_set() else Response(status_code=204)
+
+    async def _told(self, request: Request, node_id: int) -> str:
+        """Take what a request for work tells beside its purpose, which is not kept while that is held; returns which message
+        the client holds.
+        """
+        facts = await json_object(request)
+        self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
+        return str(facts.get("holds", ""))
 
     async def _push(self, request: Request, node_id: int) -> Response:
         receive_ns = request.scope["fltestbed.receive_ns"]
@@ -190,10 +198,10 @@ class Routes:
         try:
             if task is not None:
                 self._log.uplink_started(task)
-            bundle, send_ns, end_ns, end_uncertainty_ns = await self._receive_bundle(request)
+            bundle, send_ns, end_ns, end_uncertainty_ns = await self._replies.receive(request, reply_to)
         except ClientDisconnect:
             if task is not None and task.is_measured:
-                reason, read_bytes = _connection(request).ended or "the request ended early", request.state.read_bytes
+                reason, read_bytes = connection_of(request).ended or "the request ended early", request.state.read_bytes
                 self._transfers.uplink_broke(task, attempt, receive_ns, self._clock.raw_ns(), read_bytes, reason)
             raise
         if len(bundle.messages) != 1:
@@ -209,7 +217,7 @@ class Routes:
             task.uplink_end_uncertainty_ns = end_uncertainty_ns
             if task.is_measured:
                 wire = self._transfers.uplink_arrived(
-                    task, receive_ns, end_ns, bundle.payload_bytes, _connection(request), attempt
+                    task, receive_ns, end_ns, bundle.payload_bytes, connection_of(request), attempt
                 )
                 error = message.error.reason[:300] if message.HasField("error") else None
                 stamps = {"send_raw_ns": send_ns, "connect_ns": _number(request, CONNECT_HEADER)}
@@ -222,29 +230,8 @@ class Routes:
             return _refusal(409, NOT_WANTED)
         return StampedAnswer({"server_end_raw_ns": end_ns, "server_end_uncertainty_ns": end_uncertainty_ns}, self._clock)
 
-    async def _receive_bundle(self, request: Request) -> tuple[Bundle, int, int, int]:
-        """Decode the request's body while it comes; also the client's stamp behind it, when its last byte arrived, and by
-        how much that may be too late.
-        """
-        decoder, refusal, tail = Decoder(), None, b""
-        left = _announced(request) - START_BYTES
-        async for chunk in _chunks(request, self._roster.largest_message_bytes):
-            part = chunk[: max(left, 0)]
-            tail += chunk[len(part) :]
-            left -= len(part)
-            if refusal is None:
-                try:
-                    decoder.feed(part)
-                except BundleError as error:
-                    refusal = error  # told when the client listens: it sends to the end first
-        connection = _connection(request)
-        end_ns, end_uncertainty_ns = connection.arrived_ns or self._clock.raw_ns(), connection.arrival_uncertainty_ns
-        if refusal is not None:
-            raise refusal
-        return decoder.end(), int.from_bytes(tail, "big"), end_ns, end_uncertainty_ns
-
     async def _leave(self, request: Request, node_id: int) -> Response:
-        facts = await _json(request)
+        facts = await json_object(request)
         self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
         self._roster.leave(node_id)
         return JSONResponse({})
@@ -303,7 +290,7 @@ class _Downlink(Response):
         of_the_message: dict[str, Any] = {}
         if known is not None:  # for the client's own copy
             of_the_message = {"round": known.round, "message_type": known.message_type, "measured": known.is_measured}
-        connection = _connection(self._request)
+        connection = connection_of(self._request)
         connection.switch(is_measured)
         if is_measured:
             connection.set_mark()
@@ -332,11 +319,6 @@ class _Downlink(Response):
             routes._log.downlink_sent(task)
 
 
-def _connection(request: Request) -> Connection:
-    connection: Connection = request.scope[SCOPE_KEY]
-    return connection
-
-
 def _number(request: Request, name: str) -> int | None:
     """What the client says in a header; None if it says no number."""
     try:
@@ -350,38 +332,6 @@ def _refusal(status: int, reason: str) -> Response:
 
 
 def _attempt(request: Request) -> int:
-    """Which attempt of its client to send a reply this is, from 1."""
+    """Which attempt of its client to send a reply this is, from 1; those past `MOST_ATTEMPTS` count as one."""
     text = request.headers.get(ATTEMPT_HEADER, "1")
-    return int(text) if text.isdecimal() and len(text) < len(str(1 << 31)) and int(text) else 1
-
-
-def _announced(request: Request) -> int:
-    """Bytes of a request's body, as its header says."""
-    try:
-        return int(request.headers["content-length"])
-    except (KeyError, ValueError) as error:
-        raise BundleError("the request does not say its content-length") from error
-
-
-async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The request's body as it comes, exactly as much as is announced; `request.state.read_bytes` says how much has."""
-    announced = _announced(request)
-    if announced > limit:
-        raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
-    request.state.read_bytes = 0
-    async for chunk in request.stream():
-        request.state.read_bytes += len(chunk)
-        yield chunk
-    if request.state.read_bytes != announced:
-        raise BundleError(f"{announced} bytes were announced, {request.state.read_bytes} came")
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    body = b"".join([chunk async for chunk in _chunks(request, MAX_CONTROL_BYTES)])
-    try:
-        facts = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise FactsError(f"not JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise FactsError("not a JSON object")
-    return facts
+    return min(int(text), MOST_ATTEMPTS) if text.isdecimal() and len(text) < len(str(1 << 31)) and int(text) else 1
