@@ -15,6 +15,7 @@ from fltestbed.errors import HostError, TestbedError
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.guests import Listener
 from fltestbed.server.protocol import protocol
+from fltestbed.server.sparing import spared
 
 KEEP_ALIVE_S = 3600
 """An idle connection is kept: uvicorn's 5 s would make every round open a new one."""
@@ -56,7 +57,7 @@ async def http_server(
         superlink.app,
         http=protocol(experiment.congestion_control, experiment.server.round_deadline_s),
         ws="none",
-        log_level="warning",
+        log_level="error",  # a request that is none is nobody's to mend here
         access_log=False,
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -65,18 +66,19 @@ async def http_server(
         ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        if serving.done():
-            await serving
-            raise TestbedError("the SuperLink did not start")
-        await asyncio.sleep(0.01)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+    with spared():
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            if serving.done():
+                await serving
+                raise TestbedError("the SuperLink did not start")
+            await asyncio.sleep(0.01)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
 
 
 class _Server(uvicorn.Server):
