@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fltestbed.client.stamps import LateStamps
+from fltestbed.client.told import MessageFacts, ReplyEnd, read_told
 from fltestbed.client.trainer import Result
 from fltestbed.client.transport import (
     ATTEMPT_HEADER,
     FIRST_SEND_HEADER,
     REPLY_TO_HEADER,
-    Answer,
     Broken,
     Reply,
     ServerConnection,
     SessionLost,
     refuse,
+    said_no,
 )
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused, ServerUnreachable
@@ -219,15 +220,15 @@ class BundleCarrier:
             if reply.body[:1] == b"{":
                 _check_farewell(reply)
                 return None
-            self._switch(bool(_prologue(reply.body).get("measured", True)))
+            self._switch(_about(reply.body).measured)
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
         self._holds = result.message_id
-        prologue = _prologue(parcel.data)
+        about = _about(parcel.data)
         if parcel.pulled is not None:
-            self._late.clock_sample("pull", parcel.pulled, prologue)
+            self._late.clock_sample("pull", parcel.pulled, about)
             self._late.downlink(result.message_id, parcel.pulled)
         known = {**result.facts, "downlink_end_raw_ns": parcel.end_ns}
         if parcel.pulled is not None:
@@ -235,8 +236,8 @@ class BundleCarrier:
         facts = (known if self._late.is_on else {}) | self._late.take()
         body = [encode_head(facts, messages=1), result.reply]
         kept = known | {"message_id": result.message_id}
-        kept |= {"payload_bytes": len(result.reply), "downlink_start_raw_ns": prologue["server_send_raw_ns"]}
-        kept |= {key: prologue.get(key) for key in ("round", "message_type")}
+        kept |= {"payload_bytes": len(result.reply), "downlink_start_raw_ns": about.server_send_raw_ns}
+        kept |= {"round": about.round, "message_type": about.message_type}
         try:
             fields = {REPLY_TO_HEADER: result.message_id}
             pushed = self._connection.post("push", body, self._deadline_s, fields, tells_start=True)
@@ -249,20 +250,20 @@ class BundleCarrier:
         if pushed.status >= http.client.BAD_REQUEST:
             self._late.keep_reply(kept | sent)
         if pushed.status == http.client.CONFLICT:
-            log.warning("%s", pushed.data.get("error"))
+            log.warning("%s", said_no(pushed))
             return
         refuse(pushed)
-        ended = {"server_end_raw_ns": pushed.data["server_end_raw_ns"]}
-        ended["server_end_uncertainty_ns"] = pushed.data.get("server_end_uncertainty_ns", 0)
+        end = read_told(ReplyEnd, pushed.data)
+        ended = {"server_end_raw_ns": end.server_end_raw_ns, "server_end_uncertainty_ns": end.server_end_uncertainty_ns}
         self._late.keep_reply(kept | sent | ended)
-        self._late.clock_sample("push", pushed, pushed.data)
+        self._late.clock_sample("push", pushed, end)
         self._late.broken_uplinks(result.message_id, self._connection.broken)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
 
 
-def _prologue(data: bytes | bytearray) -> Answer:
+def _about(data: bytes | bytearray) -> MessageFacts:
     try:
-        return Answer(read_prologue(data))
+        return read_told(MessageFacts, read_prologue(data))
     except BundleError as error:
         raise ServerRefused(f"the server sent a message that cannot be read: {error}") from error
 
@@ -301,8 +302,9 @@ class ObjectsCarrier:
             if reply.data.get("finished"):
                 _check_farewell(reply)
                 return None
-            self._switch(bool(reply.data.get("measured", True)))
-            self._late.clock_sample("pull", reply, reply.data)
+            about = read_told(MessageFacts, reply.data)
+            self._switch(about.measured)
+            self._late.clock_sample("pull", reply, about)
             with _node_errors():
                 message = self._node.pull_message()
                 first_ns = self._clock.raw_ns()

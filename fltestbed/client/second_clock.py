@@ -10,6 +10,7 @@ import threading
 from typing import Self
 
 from fltestbed.client.stamps import LateStamps
+from fltestbed.client.told import ServerStamps, read_told
 from fltestbed.client.transport import ServerConnection
 from fltestbed.errors import ServerRefused
 
@@ -63,7 +64,7 @@ class SecondClock:
     def _exchange(self) -> None:
         try:
             reply = self._connection.post_json("clock", {}, TIMEOUT_S)
-            self._late.clock_sample("clock", reply, reply.data, self._interface)
+            self._late.clock_sample("clock", reply, read_told(ServerStamps, reply.data), self._interface)
         except (OSError, http.client.HTTPException, ServerRefused, ValueError, KeyError) as error:
             if self._works:
                 log.warning("--clock-interface %s: no clock exchange there: %s; it is tried again", self._interface, error)

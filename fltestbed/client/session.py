@@ -27,6 +27,7 @@ from fltestbed.client.path import ServerPath, free_abandoned_routes, host_of
 from fltestbed.client.rejoin import get_app, rejoin
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
+from fltestbed.client.told import ServerStamps, read_told
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
 from fltestbed.client.transport import ServerConnection, SessionLost
 from fltestbed.clock import SYSTEM_CLOCK, Clock
@@ -246,7 +247,7 @@ class _Work:
     def _compare_clocks(self, connection: PatientConnection) -> None:
         for _ in range(CLOCK_EXCHANGES if self._late.is_on else 0):
             reply = connection.post_json("clock", {})
-            self._late.clock_sample("clock", reply, reply.data)
+            self._late.clock_sample("clock", reply, read_told(ServerStamps, reply.data))
 
     def _go_on(self, connection: PatientConnection, loss: SessionLost) -> None:
         """Take part in the run's next session on the server, as the same client."""
@@ -346,7 +347,7 @@ class _Work:
         """A few bytes there and back, so that nothing sleeps; a broken link is the next transfer's to tell."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             reply = self._connection.post_json("clock", {})
-            self._late.clock_sample("clock", reply, reply.data)
+            self._late.clock_sample("clock", reply, read_told(ServerStamps, reply.data))
 
     def _error_reply(self, parcel: Parcel, reason: str) -> Result:
         now_ns = self._session.clock.raw_ns()

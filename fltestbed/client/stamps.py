@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from fltestbed.client.told import ServerStamps
 from fltestbed.client.transport import Broken, Reply
 from fltestbed.measure.tcp import sender_columns, tcp_settings
 
@@ -78,14 +79,14 @@ class LateStamps:
         """What the manifest should say of a probe; may be called from their thread."""
         self._probes.append((name, facts))
 
-    def clock_sample(self, exchange: str, reply: Reply, server: dict[str, Any], interface: str | None = None) -> None:
-        """The four stamps of an exchange; `server` holds the server's two. May be called from another thread.
+    def clock_sample(self, exchange: str, reply: Reply, server: ServerStamps, interface: str | None = None) -> None:
+        """The four stamps of an exchange. May be called from another thread.
 
         `interface` is None for the link.
         """
         if not self.is_on:
             return
-        four = (reply.send_ns, server["server_receive_raw_ns"], server["server_send_raw_ns"], reply.first_ns)
+        four = (reply.send_ns, server.server_receive_raw_ns, server.server_send_raw_ns, reply.first_ns)
         self._samples.append({"exchange": exchange, "stamps": four, "interface": interface})
 
     def downlink(self, message_id: str, pulled: Reply) -> None:

@@ -362,12 +362,17 @@ def refuse(reply: Reply) -> None:
         Any other reason.
     """
     if reply.status >= http.client.BAD_REQUEST:
-        try:
-            reason = printable(str(reply.data["error"]), MOST_REASON)
-        except (ServerRefused, KeyError):
-            reason = f"HTTP status {reply.status}"
+        reason = said_no(reply)
         if reply.status == http.client.INTERNAL_SERVER_ERROR:
             raise SessionLost(f"the server has failed: {reason}", is_over=True)
         if reply.status == http.client.UNAUTHORIZED:
             raise SessionLost(f"the server refused: {reason}")
         raise ServerRefused(f"the server refused: {reason}")
+
+
+def said_no(reply: Reply) -> str:
+    """Why the server said no, in its own words, on one line."""
+    try:
+        return printable(str(reply.data["error"]), MOST_REASON)
+    except ServerRefused:
+        return f"HTTP status {reply.status}"

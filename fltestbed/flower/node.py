@@ -57,6 +57,8 @@ CONNECT_S = 2.0
 RETRY_S = 0.5
 SIGNED_FOR_S = 30.0
 """How long a signed moment is used again. Flower takes it for 300 s; to sign and to check costs most of a small request."""
+_LONGEST_RUN_S = 1e9
+"""Beyond a date that is believed there are still dates to sign."""
 LEAVE_S = 1.0
 """For the last word to a server that may be gone."""
 
@@ -104,7 +106,8 @@ class NodeKey:
         """
         try:
             server = parsedate_to_datetime(date_header).timestamp()
-        except (ValueError, OverflowError) as error:
+            datetime.fromtimestamp(server + _LONGEST_RUN_S, UTC)
+        except (ValueError, OverflowError, OSError) as error:
             raise ServerRefused(
                 f"the server says that it is {printable(date_header, 60)!r}, which is no date; is it a fltestbed server?"
             ) from error

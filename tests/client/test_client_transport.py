@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fltestbed.client.stamps import LateStamps
+from fltestbed.client.told import ServerStamps, read_told
 from fltestbed.client.transport import CONNECT_HEADER, START_BYTES, Reply, ServerConnection, refuse
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
@@ -243,7 +244,7 @@ def test_late_stamps_are_what_the_server_reads(serve: Serve, connect: Connect) -
     script = serve([answering(b'{"server_receive_raw_ns": 70, "server_send_raw_ns": 71}')])
     reply = connect(script).post("clock", [b"{}"], TIMEOUT_S)
     late = LateStamps()
-    late.clock_sample("clock", reply, reply.data)
+    late.clock_sample("clock", reply, read_told(ServerStamps, reply.data))
     late.downlink("m", reply)
     late.uplink("m", reply, "cubic")
     facts = read_late_facts(late.take())
