@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fltestbed.errors import TestbedError
 
 _FOLDABLE = frozenset(np.dtype(kind) for kind in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"))
-_WEIGHT_LIMIT = 2.0**53
+WEIGHT_LIMIT = 2.0**53
 _BLOCK = 1 << 16
 """Numbers that are multiplied at once: the product fits a processor's cache, and memory holds no second model."""
 
@@ -68,11 +68,11 @@ class Fold:
         weight = metrics[0].get(self._weighted_by_key)
         for key in list(records[0]):
             array = records[0][key]
-            value = _read(array)
+            value = read_array(array)
             like = self._like.setdefault(key, None if value is None else (value.dtype, value.shape))
             if value is None or like != (value.dtype, value.shape) or value.dtype not in _FOLDABLE:
                 continue
-            if isinstance(weight, int | float) and 0 < weight < _WEIGHT_LIMIT:
+            if isinstance(weight, int | float) and 0 < weight < WEIGHT_LIMIT:
                 self._add(key, value, float(weight))
                 records[0][key] = _Folded(array, self)
                 self._folded += 1
@@ -180,7 +180,7 @@ def _average(records: list[RecordDict], weighting_metric_name: str) -> ArrayReco
     return average(records, weighting_metric_name)
 
 
-def _read(array: Array) -> NDArray[Any] | None:
+def read_array(array: Array) -> NDArray[Any] | None:
     """The array, where its bytes are; None if they are none, which is Flower's to report."""
     with contextlib.suppress(TypeError, ValueError, OSError, EOFError, SyntaxError):
         if array.stype != _NUMPY:

@@ -24,6 +24,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.errors import TestbedError
+from fltestbed.flower.agreement import Agreement, wants_agreement
 from fltestbed.flower.apps import App, install
 from fltestbed.flower.continuation import Continuation, RoundKeeper
 from fltestbed.flower.folding import folded_averages, is_averaging
@@ -90,26 +91,31 @@ StepListener = Callable[[str, int, int, int, Any], None]
 _STEPS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
 
 
-class FoldingGrid(Protocol):
-    """A Grid that can add up replies as they arrive."""
+class AveragingGrid(Protocol):
+    """A Grid that can do a part of what an averaging strategy does, with the replies to the list that is sent next."""
 
     def fold_replies(self, messages: list[Message], weighted_by_key: str) -> None:
-        """Do so with the replies to this very list, if it is what is sent next."""
+        """Add up the replies to this very list as they arrive."""
+
+    def judge_replies(self, messages: list[Message], agreement: Agreement) -> None:
+        """Make errors of the replies to this very list that cannot be averaged with the others."""
 
 
 @contextmanager
 def observed_strategies(
     listener: StepListener,
     raw_ns: Callable[[], int],
-    folding_grid: FoldingGrid | None = None,
+    folding_grid: AveragingGrid | None = None,
     keeper: RoundKeeper | None = None,
+    judging_grid: AveragingGrid | None = None,
 ) -> Iterator[None]:
     """Let `listener` see the steps of every strategy that is started within the block.
 
     The steps are wrapped on the strategy object that `start` was called on, so that any strategy works as it is, whatever
     methods it overrides; `evaluate_fn` is the step `server_evaluate`. A strategy that averages and is started with
-    `folding_grid` has the replies of training folded by it. `keeper` is told of each round that is over, of the first call
-    of `start` alone, and may let that one go on from an earlier run.
+    `folding_grid` has the replies of training folded by it; one that is started with `judging_grid`, and would raise where
+    replies do not agree, gets errors in the place of those that do not. `keeper` is told of each round that is over, of the
+    first call of `start` alone, and may let that one go on from an earlier run.
     """
     original = Strategy.start
     signature = inspect.signature(original)
@@ -119,7 +125,7 @@ def observed_strategies(
         name: str,
         step: Callable[..., Any],
         continuation: Continuation,
-        fold: Callable[[list[Message]], None] | None = None,
+        prepare: Callable[[int, list[Message]], None] = lambda *_: None,
     ) -> Callable[..., Any]:
         @functools.wraps(step)
         def wrapper(server_round: int, *args: Any, **kwargs: Any) -> Any:
@@ -128,8 +134,7 @@ def observed_strategies(
             result = step(round_, *args, **kwargs)
             if name.startswith("configure"):
                 result = list(result)  # a generator would do its work later, in somebody else's phase
-                if fold is not None:
-                    fold(result)
+                prepare(round_, result)
             listener(name, round_, start, raw_ns(), result)
             continuation.step_over(name, round_, result)
             return result
@@ -140,17 +145,26 @@ def observed_strategies(
     def start(self: Strategy, *args: Any, **kwargs: Any) -> Any:
         call = signature.bind(self, *args, **kwargs)
         continuation = Continuation(self, call, keepers.pop() if keepers else None)
-        fold: Callable[[list[Message]], None] | None = None
-        if folding_grid is not None and call.arguments["grid"] is folding_grid and is_averaging(self):
-            strategy, grid = self, folding_grid  # narrowed to their types
+        grid, key = call.arguments["grid"], getattr(self, "weighted_by_key", "")
+        fold = folding_grid if folding_grid is grid and is_averaging(self) else None
+        judge = judging_grid if judging_grid is grid and wants_agreement(self) else None
+        keeps_model = hasattr(self, "current_arrays")  # and raises where the next one is of another form
 
-            def fold(messages: list[Message]) -> None:
-                grid.fold_replies(messages, strategy.weighted_by_key)
+        def before_training(round_: int, messages: list[Message]) -> None:
+            if fold is not None:
+                fold.fold_replies(messages, key)
+            if judge is not None and messages:
+                agreement = Agreement(key, messages[0], may_differ=round_ == 1 and not keeps_model)
+                judge.judge_replies(messages, agreement)
 
+        def before_evaluation(_: int, messages: list[Message]) -> None:
+            if judge is not None:
+                judge.judge_replies(messages, Agreement(key, None))
+
+        prepare = {"configure_train": before_training, "configure_evaluate": before_evaluation}
         before = {name: vars(self)[name] for name in _STEPS if name in vars(self)}
         for name in _STEPS:
-            step = timed(name, getattr(self, name), continuation, fold if name == "configure_train" else None)
-            setattr(self, name, step)
+            setattr(self, name, timed(name, getattr(self, name), continuation, prepare.get(name, lambda *_: None)))
         if (evaluate := call.arguments["evaluate_fn"]) is not None:
             call.arguments["evaluate_fn"] = continuation.once(timed("server_evaluate", evaluate, continuation))
         try:

@@ -85,14 +85,13 @@ class Watch:
             self._aggregated.update(metrics or {})
             return arrays, metrics
 
-        # So that streaming aggregation knows that replies without their arrays are enough here.
-        train.reads_no_replies = True  # type: ignore[attr-defined]
-
         def evaluate(*args: Any, **kwargs: Any) -> Any:
             metrics = aggregate_evaluate(*args, **kwargs)
             self._aggregated.update(metrics or {})
             return metrics
 
+        # So that it is known that neither wants anything of the replies: they may come without their arrays.
+        train.reads_no_replies = evaluate.reads_no_replies = True  # type: ignore[attr-defined]
         strategy.aggregate_train, strategy.aggregate_evaluate = train, evaluate  # type: ignore[method-assign]  # of this object alone
         vars(strategy)["early_stopping"] = self.patience  # an attribute of the strategy is in its checkpoints
 

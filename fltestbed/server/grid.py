@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
+from fltestbed.flower.agreement import Agreement
 from fltestbed.flower.bundle import Bundle, broken_reply, decode
 from fltestbed.flower.compression import OFF, Compression, CompressionError, relative_error
 from fltestbed.flower.folding import Fold
@@ -78,6 +79,7 @@ class BundleGrid(Grid):
         self._rounds: dict[str, tuple[int, str]] = {}
         self._waiting: set[str] = set()
         self._to_fold: tuple[list[Message], Fold] | None = None
+        self._to_judge: tuple[list[Message], Agreement] | None = None
         self._unmeasured: tuple[int, int] | None = None
         self._content_bytes = 0
 
@@ -116,6 +118,10 @@ class BundleGrid(Grid):
         Their arrays are gone when `send_and_receive` returns them: `fltestbed.flower.folding` averages such replies.
         """
         self._to_fold = messages, Fold(weighted_by_key)
+
+    def judge_replies(self, messages: list[Message], agreement: Agreement) -> None:
+        """Make errors of those replies to this very list that cannot be averaged, if it is what is sent next."""
+        self._to_judge = messages, agreement
 
     # Flower's interface
 
@@ -184,6 +190,9 @@ class BundleGrid(Grid):
         (to_fold, fold), self._to_fold = self._to_fold or (None, None), None
         if to_fold is not messages:
             fold = None
+        (to_judge, agreement), self._to_judge = self._to_judge or (None, None), None
+        if to_judge is not messages:
+            agreement = None
         waiting = {message_id for message_id in self.push_messages(messages) if message_id is not None}
         if not waiting:
             return []
@@ -197,7 +206,7 @@ class BundleGrid(Grid):
         def take(reply: Message) -> None:
             nonlocal overlap_ns
             waiting.discard(reply.metadata.reply_to_message_id)
-            if fold is not None:
+            if fold is not None and (agreement is None or agreement.is_like_sent(reply)):
                 start_ns = self._clock.raw_ns()
                 fold.take(reply)
                 overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0
@@ -216,11 +225,13 @@ class BundleGrid(Grid):
             is_asked = bool(bundle.messages and still_out) and hold_s() > 0
             if is_asked:  # the SuperLink gets the next ones ready while these are added up
                 self._ask_for(still_out, hold_s(), at_most)
-            replies += self._read(bundle, take)
+            replies += self._read(bundle, take, agreement)
         self._buffers.to_child.free()
         self._waiting -= waiting
         for message_id in waiting:
             self._rounds.pop(message_id, None)
+        if agreement is not None:
+            replies = self._settled(replies, agreement)
         self.mark("gathered", raw_ns=self._clock.raw_ns(), given_up=sorted(waiting))
         if fold is not None and self.is_measuring:
             self._mark_overlap(overlap_ns)
@@ -257,11 +268,27 @@ class BundleGrid(Grid):
         answer = self._receive()
         return decode(self._buffers.to_child.read(answer["length"], answer["start"]), verify=False)
 
-    def _read(self, bundle: Bundle, take: Callable[[Message], None] = lambda _: None) -> list[Message]:
+    def _settled(self, replies: list[Message], agreement: Agreement) -> list[Message]:
+        """The replies, with errors in the place of those that cannot be averaged with the others."""
+        refused = agreement.settle(replies)
+        for message_id, reason in refused.items():
+            self.mark("refused", message_id=message_id, raw_ns=self._clock.raw_ns(), reason=reason[:300])
+        of_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        return [
+            broken_reply(reply, refused[message_id]) if message_id in refused else reply
+            for message_id, reply in of_message.items()
+        ]
+
+    def _read(
+        self, bundle: Bundle, take: Callable[[Message], None] = lambda _: None, agreement: Agreement | None = None
+    ) -> list[Message]:
         """The replies of a bundle; each is given to `take` before the next one is read."""
         replies = []
         for inflated in bundle.inflate_replies(self._compression.most_bytes):
             reply = self._restored(inflated)
+            problem = agreement.problem(reply) if agreement is not None else None
+            if problem is not None:
+                reply = broken_reply(reply, problem)
             replies.append(reply)
             error = reply.error.reason if reply.has_error() else None
             held_ns = self._clock.raw_ns()

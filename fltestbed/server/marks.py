@@ -36,6 +36,19 @@ class HeldMark(Facts):
         log.held(self.message_id, self.raw_ns, self.error)
 
 
+class RefusedMark(Facts):
+    """A reply that the ServerApp holds cannot be averaged with the others."""
+
+    kind: Literal["refused"]
+    message_id: MessageId
+    raw_ns: Nanoseconds
+    reason: Text
+
+    def tell(self, log: RoundLog, roster: Roster) -> None:  # noqa: ARG002
+        """Pass it on."""
+        log.refused(self.message_id, self.raw_ns, self.reason)
+
+
 class GatheredMark(Facts):
     """The ServerApp waits no longer; replies to the messages that it has given up are refused from now on."""
 
@@ -128,7 +141,18 @@ class EndMark(Facts):
         log.end(self.raw_ns)
 
 
-Mark = RoundMark | StepMark | HeldMark | GatheredMark | AbandonedMark | MetricsMark | ModelMark | CheckpointsMark | EndMark
+Mark = (
+    RoundMark
+    | StepMark
+    | HeldMark
+    | RefusedMark
+    | GatheredMark
+    | AbandonedMark
+    | MetricsMark
+    | ModelMark
+    | CheckpointsMark
+    | EndMark
+)
 _MARKS: TypeAdapter[list[Mark]] = TypeAdapter(list[Annotated[Mark, Field(discriminator="kind")]])
 
 

@@ -125,6 +125,13 @@ class RoundLog:
             self.absences.missing(task, task.lost, raw_ns)
         task.state = "wait"
 
+    def refused(self, message_id: str, raw_ns: int, reason: str) -> None:
+        """A reply that the ServerApp holds cannot be averaged with the others: the round goes on without it."""
+        task = self._tasks.get(message_id)
+        if task is not None:
+            task.failed = True
+            self.absences.missing(task, Symptom(self.compute_phase(task), "error reply", reason), raw_ns)
+
     def pending(self) -> list[Task]:
         """The messages whose replies have not arrived."""
         return [task for task in self._tasks.values() if task.uplink_end_ns is None and task.held_ns is None]

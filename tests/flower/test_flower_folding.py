@@ -353,7 +353,7 @@ def test_arrays_are_read_and_written_as_flower_does(kind: str, shape: tuple[int,
     for array in (values, np.asfortranarray(values), values[..., ::-1] if values.ndim else values):
         flowers, ours = Array(array), folding._packed(array)
         assert (ours.data, ours.dtype, ours.shape, ours.stype) == (flowers.data, flowers.dtype, flowers.shape, flowers.stype)
-        read = folding._read(flowers)
+        read = folding.read_array(flowers)
         assert read is not None
         assert (read.dtype, read.shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(read, array)
@@ -365,5 +365,5 @@ def test_bytes_that_are_no_array_are_left_to_flower() -> None:
     head = whole.data[: whole.data.index(b"\n") + 1]
     pickled = head.replace(b"'<f8'", b"'|O'  ")
     for data in (b"", b"\x93NUMPY", whole.data[:-1], head, head[:20], b"junk" * 50, pickled + bytes(48)):
-        assert folding._read(Array("float64", (2, 3), "numpy.ndarray", data)) is None
-    assert folding._read(Array("float64", (2, 3), "another", whole.data)) is None
+        assert folding.read_array(Array("float64", (2, 3), "numpy.ndarray", data)) is None
+    assert folding.read_array(Array("float64", (2, 3), "another", whole.data)) is None
