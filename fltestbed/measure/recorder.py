@@ -35,7 +35,7 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 1 << 20
 LAST_WORDS_BYTES = 1 << 18
 """The part of the reserve that is left for the manifest."""
-FORMULA_BEGINS = ("=", "+", "-", "@")
+FORMULA_BEGINS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MOST_TEXT = 1000
 
 
@@ -234,12 +234,13 @@ def _reserve(path: Path) -> None:
 def cell(value: Value) -> str:
     """A value as it stands in a file; None is empty.
 
-    Text is printable, and never a formula: a spreadsheet would compute a cell that begins with ``=``, ``+``, ``-`` or ``@``,
-    so an apostrophe stands before it, which a spreadsheet takes for "this is text" (OWASP, CSV injection).
+    Text is printable, and never a formula: a spreadsheet would compute a cell that begins with ``=``, ``+``, ``-`` or ``@``
+    (in some countries also with their wide forms), so an apostrophe stands before it, which a spreadsheet takes for "this is
+    text" (OWASP, CSV injection).
     """
     if isinstance(value, str):
         text = printable(value, MOST_TEXT)
-        return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
+        return f"'{text}" if text.lstrip().startswith(FORMULA_BEGINS) else text
     if value is None:
         return ""
     if isinstance(value, bool):

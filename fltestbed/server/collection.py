@@ -17,16 +17,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fltestbed.client.journal import SUFFIX
+from fltestbed.client.journal import MOST_BYTES, SUFFIX
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.manifest import FILE_NAME, amend, read_manifest
 from fltestbed.measure.recorder import Recorder, Value, cell, line
 from fltestbed.measure.schema import TABLES
-from fltestbed.server.facts import FactsError, KeptReply, read_kept_replies
+from fltestbed.server.facts import Facts, FactsError, Interface, KeptReply, read_kept_replies
 from fltestbed.server.host_log import HostLog
 from fltestbed.server.late_facts import LateFacts, read_late_facts
+from fltestbed.server.roster import Name
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from fltestbed.server.transfers import NEVER_CAME, TransferLog
@@ -276,22 +277,33 @@ def _tasks(record: _Record, client: Client) -> dict[str, Task]:
     return tasks
 
 
+class _Head(Facts):
+    """Whose a journal is."""
+
+    client: Name
+    link: Name
+    interface: Interface
+    transport: Literal["bundle", "objects"]
+
+
 def _read_journal(file: Path) -> tuple[dict[str, str], list[_Line], int]:
     """The head of a journal, its facts, and how many lines could not be read."""
     facts, refused = [], 0
     head: dict[str, str] = {}
+    if (size := file.stat().st_size) > 2 * MOST_BYTES:
+        raise RunFolderError(f"{file}: has {size} bytes, and no client keeps more than {MOST_BYTES}; leave it out")
     for text in file.read_bytes().split(b"\n"):
         if not text:
             continue
         try:
             data = json.loads(text)
             if "client" in data:
-                head = {name: str(data[name]) for name in ("client", "link", "interface", "transport")}
+                head = _Head.model_validate(data).model_dump()
             else:
                 kept, late = read_kept_replies(data), read_late_facts(data)
                 refused += bool(late.problems)
                 facts.append((late, kept))
-        except (ValueError, TypeError, KeyError, FactsError):
+        except (ValueError, TypeError, FactsError, RecursionError):
             refused += 1
     if not head:
         raise RunFolderError(f"{file}: does not say which client it is of; leave it out")
