@@ -8,10 +8,8 @@
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from fltestbed.bench.report import Bar
 from fltestbed.bench.testbed import run
 from fltestbed.bench.witness import STAMPS, Transfer, match
 from fltestbed.links import EmulatedNetwork, LinkProfile, load_link
+from fltestbed.scratch import scratch_folder
 
 PARTS = ("stamps", "clocks", "second-network")
 CLIENTS = 2
@@ -104,11 +103,11 @@ def measure(plan: Plan) -> AccuracyReport:
                 found, judged = _measure_transfers(plan, profile, size, notes)
                 stamps += found
                 bars += judged
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder:
+    with scratch_folder("bench") as folder:
         if "clocks" in plan.parts:
-            bars += judge_odd_clocks(Path(folder), plan.backend)
+            bars += judge_odd_clocks(folder, plan.backend)
         if "second-network" in plan.parts:
-            bars += judge_second_network(Path(folder), plan.backend)
+            bars += judge_second_network(folder, plan.backend)
     about = (*ABOUT, "transfers over TLS") if plan.tls else ABOUT
     return AccuracyReport(about=about, notes=notes, stamps=tuple(stamps), bars=tuple(bars))
 
@@ -118,11 +117,11 @@ def _measure_transfers(
 ) -> tuple[list[StampErrors], list[Bar]]:
     rounds = plan.rounds(size)
     log.info("%s, %s model: %s transfers each way", profile.name, size.name, rounds * CLIENTS)
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as scratch:
+    with scratch_folder("bench") as scratch:
         with EmulatedNetwork(profile, CLIENTS, backend=plan.backend, congestion_control=CONGESTION_CONTROL) as network:
             facts = network.describe()
             notes[profile.name] = (profile.summary, f"backend {facts['backend']}", *facts["notes"])
-            witnessed = run(network, size, rounds, Path(scratch), tls=plan.tls)
+            witnessed = run(network, size, rounds, scratch, tls=plan.tls)
         recorded = derive(load_run(witnessed.folder))
         transfers = match(recorded, witnessed)
     where = f"{profile.name}, {size.name}"

@@ -21,6 +21,7 @@ from fltestbed.bench.large_folder import ROWS_PER_ROUND, make_folder
 from fltestbed.bench.report import Bar, Report, show
 from fltestbed.errors import TestbedError
 from fltestbed.measure.schema import RECORDED
+from fltestbed.scratch import scratch_folder
 
 MOST_S = 3.0
 MOST_MB = 500.0
@@ -129,8 +130,8 @@ def measure(rows: int = 1_000_000) -> AnalysisReport:
     TestbedError
         The process of the analysis failed.
     """
-    with tempfile.TemporaryDirectory(prefix="fltestbed-") as place:
-        folder = make_folder(Path(place) / "large", rounds=-(-rows // ROWS_PER_ROUND))
+    with scratch_folder("bench") as place:
+        folder = make_folder(place / "large", rounds=-(-rows // ROWS_PER_ROUND))
         commands = tuple(_summary(folder) for _ in range(2))
         done = subprocess.run([sys.executable, "-c", _CHILD, str(folder)], capture_output=True, text=True, check=False)
         if done.returncode:

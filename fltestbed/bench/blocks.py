@@ -10,7 +10,6 @@ the first run over Ethernet; with 5% about 770, six runs.
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from fltestbed.bench.pairs import Estimate, Pair, estimate, pair_up
 from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.toolkit import client_command, start_server
 from fltestbed.links import load_link
+from fltestbed.scratch import scratch_folder
 
 PAIRS_OF_A_RUN = 10
 MOST_PAIRS = 60
@@ -141,8 +141,8 @@ def measure_link(plan: Plan, link: str, run: Callable[[Task], list[int]]) -> Mea
     pairs: list[Pair] = []
     while True:
         number = min(PAIRS_OF_A_RUN, plan.most_pairs - len(pairs))
-        with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, place(link, CLIENTS, plan.backend) as here:
-            pairs += pair_up(run(Task(here, plan.size, block, number, Path(folder).resolve())), block)
+        with scratch_folder("bench") as folder, place(link, CLIENTS, plan.backend) as here:
+            pairs += pair_up(run(Task(here, plan.size, block, number, folder.resolve())), block)
         found = estimate(pairs)
         log.info(
             "%s: %s pairs, ratio %.4f (%.4f to %.4f)%s",

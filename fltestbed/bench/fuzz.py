@@ -9,7 +9,6 @@ import importlib.util
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.table import Table
 from fltestbed.bench.report import Bar, Report, show
 from fltestbed.collector import importing
 from fltestbed.errors import HostError
+from fltestbed.scratch import scratch_folder
 
 SEED = 1
 MOST_MEMORY_MB = 1024
@@ -79,11 +79,11 @@ def measure(names: Sequence[str], seconds: float, findings: Path | None = None) 
 
 def fuzz(name: str, seconds: float, findings: Path | None = None) -> Fuzzed:
     """Fuzz one target in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="fltestbed-fuzz-") as folder:
-        kept = findings or Path(folder) / "findings"
+    with scratch_folder("fuzz") as folder:
+        kept = findings or folder / "findings"
         kept.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [sys.executable, "-m", "fltestbed.bench.fuzz", name, str(max(1, round(seconds))), folder, str(kept)],
+            [sys.executable, "-m", "fltestbed.bench.fuzz", name, str(max(1, round(seconds))), str(folder), str(kept)],
             capture_output=True, text=True, errors="replace", timeout=seconds + START_ALLOWANCE_S, check=False,
         )  # fmt: skip
     inputs, peak = (_EXECUTED.search(done.stderr), _PEAK.search(done.stderr))

@@ -5,11 +5,9 @@ stands in `fltestbed.bench.pairs`, how many blocks in `fltestbed.bench.blocks`.
 """
 
 import socket
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +22,7 @@ from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.recorder import Recorder, Value
 from fltestbed.measure.tcp import tcp_snapshot
+from fltestbed.scratch import scratch_folder
 
 MOST_OVERHEAD, MOST_OVERHEAD_S = 0.01, 0.010
 """Of the bar: the larger of the two, for the upper end of the interval."""
@@ -91,9 +90,9 @@ def cpu_times_us() -> dict[str, float]:
             "TCP_INFO read": _cpu_us(lambda: tcp_snapshot(sock)),
         }
     found["message stamped by the kernel"] = _cpu_of_kernel_stamps_us()
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder:
+    with scratch_folder("bench") as folder:
         start_ns = time.process_time_ns()
-        with Recorder(Path(folder), "bench") as recorder:
+        with Recorder(folder, "bench") as recorder:
             for _ in range(CPU_REPETITIONS):
                 recorder.write("phases.csv", row)
         found["row written"] = (time.process_time_ns() - start_ns) / 1e3 / CPU_REPETITIONS

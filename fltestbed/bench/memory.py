@@ -8,7 +8,6 @@ the server of this machine counts in full, what the two share with each other by
 """
 
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar, Report, show
 from fltestbed.bench.toolkit import client_command, start_server
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.scratch import scratch_folder
 
 MEGABYTE = 1e6
 MOST_NETWORK_MB = 110.0
@@ -60,9 +60,9 @@ def measure() -> MemoryReport:
         The server, the client or the script failed.
     """
     watch = Watch(SYSTEM_CLOCK, with_sharing=True)
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, place(LOOPBACK, 1) as here:
-        _run_bare(here, Path(folder), watch)
-        _run_client(here, Path(folder), watch)
+    with scratch_folder("bench") as folder, place(LOOPBACK, 1) as here:
+        _run_bare(here, folder, watch)
+        _run_client(here, folder, watch)
     found = watch.footprints
     return MemoryReport(
         about=ABOUT,

@@ -6,10 +6,8 @@ sockets.
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from fltestbed.bench.contenders import CONTENDERS, Sample, Task, Traffic, middle, missing
 from fltestbed.bench.models import Size
@@ -18,6 +16,7 @@ from fltestbed.bench.place import CONGESTION_CONTROL, LOOPBACK, place
 from fltestbed.bench.report import Bar
 from fltestbed.bench.results import Contender, RoundReport, Setting, Spread
 from fltestbed.errors import TestbedError
+from fltestbed.scratch import scratch_folder
 
 MOST_OF_GRPC = 1.0
 MOST_OF_RAW = 1.05
@@ -118,11 +117,11 @@ def _measure_setting(plan: Plan, link: str, size: Size) -> Setting:
             log.info("%s, %s model: %s, repetition %s of %s", link, size.name, name, repetition + 1, plan.repetitions)
             counted = min(rounds, STOCK_ROUNDS) if name == "stock" else rounds
             with (
-                tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder,
+                scratch_folder("bench") as folder,
                 place(link, CLIENTS, plan.backend) as here,
             ):
                 try:
-                    sample = CONTENDERS[name](Task(here, size, counted, Path(folder), traffic))
+                    sample = CONTENDERS[name](Task(here, size, counted, folder, traffic))
                 except TestbedError as error:
                     raise TestbedError(f"{name} on {here.link}, {size.name} model: {error}") from error
                 gathered.link, gathered.notes = here.link, here.notes

@@ -8,7 +8,6 @@ memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that 
 
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +27,7 @@ from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, sta
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
+from fltestbed.scratch import scratch_folder
 
 CLIENT_PROCESSES = 4
 SERVER, SERVER_APP = "superlink", "serverapp"
@@ -113,8 +113,8 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
 
 def _measure_load(size: Size, clients: int, rounds: int) -> Load:
     log.info("%s clients, %s model", clients, size.name)
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, place(LOOPBACK, 1) as here:
-        return _run(here, Path(folder), size, clients, rounds)
+    with scratch_folder("bench") as folder, place(LOOPBACK, 1) as here:
+        return _run(here, folder, size, clients, rounds)
 
 
 def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Load:

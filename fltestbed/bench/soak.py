@@ -9,7 +9,6 @@ that are kept of it on purpose (Flower's history of metrics, the state of each r
 
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar, Report
 from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, start_server
 from fltestbed.errors import TestbedError
+from fltestbed.scratch import scratch_folder
 
 FIRST_LOOK = 100
 MEGABYTE = 1e6
@@ -87,9 +87,9 @@ def measure(rounds: int, clients: int) -> SoakReport:
     TestbedError
         The server or the clients failed.
     """
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, place(LOOPBACK, 1) as here:
+    with scratch_folder("bench") as folder, place(LOOPBACK, 1) as here:
         start_s = time.monotonic()
-        looks = _run(here, Path(folder), rounds, clients)
+        looks = _run(here, folder, rounds, clients)
     return SoakReport(
         about=(f"{clients} clients, {rounds} rounds", *ABOUT), looks=looks, bars=tuple(judge(looks)),
         seconds=time.monotonic() - start_s,

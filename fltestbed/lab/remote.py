@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fltestbed.lab.ansible import find
+from fltestbed.scratch import scratch_folder
 
 CONNECT_TIMEOUT_S = 10
 TIMEOUT_S = 180.0
@@ -61,8 +61,16 @@ class Remote:
         }
 
     def _call(self, module: str, arguments: dict[str, Any], of_host: Mapping[str, str]) -> dict[str, Answer]:
-        with tempfile.TemporaryDirectory(prefix="fltestbed-ansible-") as tree:
-            command = [find("ansible"), "--inventory", str(self.inventory), ":".join(of_host), "--become", "--tree", tree]
+        with scratch_folder("ansible") as tree:
+            command = [
+                find("ansible"),
+                "--inventory",
+                str(self.inventory),
+                ":".join(of_host),
+                "--become",
+                "--tree",
+                str(tree),
+            ]
             command += ["--timeout", str(CONNECT_TIMEOUT_S), "--forks", str(len(of_host))]
             command += ["--module-name", module, "--args", json.dumps(arguments)]
             command += ["--extra-vars", json.dumps({"of_host": dict(of_host)})]
@@ -75,7 +83,7 @@ class Remote:
                 said = (done.stderr.strip() or done.stdout.strip())[-500:]
             except subprocess.TimeoutExpired:
                 said = f"no answer after {self.timeout_s:g} s"
-            return {name: _read(Path(tree) / name, said) for name in of_host}
+            return {name: _read(tree / name, said) for name in of_host}
 
 
 def _read(file: Path, said: str) -> Answer:

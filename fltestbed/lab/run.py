@@ -7,7 +7,6 @@ a host says before the run decides whether there is one; what becomes of it late
 import contextlib
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fltestbed.errors import ConfigError, TestbedError
 from fltestbed.lab.inventory import Inventory, Pi
 from fltestbed.lab.remote import Remote
 from fltestbed.measure.manifest import FILE_NAME, amend, read_manifest, refuse_existing
+from fltestbed.scratch import scratch_folder
 
 END_TIMEOUT_S = 30.0
 LEAVE_S = 5.0
@@ -151,9 +151,9 @@ class LabRun:
 
         run_id = read_manifest(folder).get("run_id")
         kept = {pi.name: f"{STATE}/{pi.name}/runs/{folder.name}.{run_id}{SUFFIX}" for pi in pis}
-        with tempfile.TemporaryDirectory(prefix="fltestbed-collect-") as scratch:
-            answers = self.remote.fetch(kept, Path(scratch))
-            for found in collect(folder, [Path(scratch)]):
+        with scratch_folder("collect") as scratch:
+            answers = self.remote.fetch(kept, scratch)
+            for found in collect(folder, [scratch]):
                 log.info("%s", found)
         return {name: f"its own copy of the rows: {answer.problem}" for name, answer in answers.items() if answer.problem}
 
