@@ -201,7 +201,7 @@ def _keep_journals(folder: Path, scratch: Path) -> None:
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(journal, target)
     except (OSError, ValueError, KeyError):
-        log.warning("%s: the clients' own copies could not be kept there", folder)
+        log.warning("%s: the clients' own copies could not be kept there; make room before the next run", folder)
 
 
 def _keep(folder: Path, logs: Path, entries: dict[str, Any]) -> None:
@@ -210,7 +210,7 @@ def _keep(folder: Path, logs: Path, entries: dict[str, Any]) -> None:
         shutil.copytree(logs, folder / "logs", dirs_exist_ok=True)
         amend(folder, **entries)
     except (OSError, shutil.Error):
-        log.warning("%s: the logs and the counters of the interfaces could not be kept there", folder)
+        log.warning("%s: logs and counters of the interfaces could not be kept there; make room before the next run", folder)
 
 
 def _start(started: list[Process], host: Host, arguments: Sequence[str], log: IO[bytes] | None) -> Process:

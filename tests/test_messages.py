@@ -3,10 +3,14 @@
 A message that names no next step has its place in `docs/messages.md`, where the next step stands; a row there of which the
 message is gone is in the way of a reader too. What passes on another's words (``{error}`` alone) is that other's business,
 and what a probe could not read is no message but a reason in the manifest.
+
+`tests/messages.txt` has all of them, errors and lines of the log: who adds or rewords one reads it there as a stranger.
+``python -m tests.test_messages > tests/messages.txt`` writes it.
 """
 
 import ast
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +20,17 @@ from fltestbed import errors
 
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "docs" / "messages.md"
+ALL = ROOT / "tests" / "messages.txt"
 FAMILY = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.TestbedError)}
 REFUSALS = {"JoinRefused", "NotJoined", "SessionLost"}
+LOGGED = {"warning", "error", "exception", "info"}
+LOGGERS = re.compile(r"^(log|logger|logging\.getLogger\(.*\))$")
 NEXT_STEP = re.compile(
     r"; ?[a-z{]|\?$|pip install|apt install|\b(give|choose|so it is|use one of|please upgrade|lower|install|add|set|drop|"
     r"start|wait for|run as root|bring it up|at most|allowed|needs?|make (one|some|a new one)|try again|so give)\b"
 )
 PLACE = re.compile(
-    r"\{|--\w|[a-z]+[.-][a-z]+|^(the server|the app|this client|the S|bench|gcc|competing-flow|Flower|"
+    r"\{|--\w|[a-z]+[.-][a-z]+|^(the server|the app|the ClientApp|this client|the S|bench|gcc|competing-flow|Flower|"
     r"emulated links|CIFAR|wirefilter)"
 )
 FILLED_IN = re.compile(r"\{[^}]*\}")
@@ -59,17 +66,37 @@ def text_of(node: ast.expr) -> str:
     return "{" + re.sub(r"[{}]", "", ast.unparse(node)) + "}"
 
 
+def kind_of(call: ast.Call) -> str | None:
+    """What kind of message a call makes; None if it makes none."""
+    if isinstance(call.func, ast.Attribute) and LOGGERS.match(ast.unparse(call.func.value)):
+        return f"log.{call.func.attr}" if call.func.attr in LOGGED else None
+    name = ast.unparse(call.func).rpartition(".")[2]
+    return name if name in FAMILY | REFUSALS else None
+
+
+def filled_in(call: ast.Call) -> str:
+    """The text of a message, with what is filled in as braces, as the arguments of a line of the log are, too."""
+    values = iter(call.args[1:])
+
+    def fill(_: re.Match[str]) -> str:
+        return "{" + re.sub(r"[{}]", "", ast.unparse(next(values))) + "}"
+
+    text = text_of(call.args[0])
+    return re.sub(r"%\d*(\.\d+)?[a-z]", fill, text) if len(call.args) > 1 else text
+
+
 def find_sites() -> list[Site]:
-    """Every place in the packages where an error of the family, or a refusal that a client shows, is made with a text."""
+    """Every place in the packages where an error of the family, a refusal that a client shows, or a line of the log is made
+    with a text.
+    """
     sites: list[Site] = []
     for path in sorted([*(ROOT / "fltestbed").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]):
         name = path.relative_to(ROOT).as_posix()
         if name.startswith("fltestbed/measure/probes/"):
             continue
         calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and node.args)
-        named = ((call.func.id, call) for call in calls if isinstance(call.func, ast.Name))
-        made = ((kind, call) for kind, call in named if kind in FAMILY | REFUSALS)
-        sites.extend(Site(name, call.lineno, kind, text_of(call.args[0])) for kind, call in made)
+        made = ((kind, call) for call in calls if (kind := kind_of(call)) is not None)
+        sites.extend(Site(name, call.lineno, kind, filled_in(call)) for kind, call in made)
     return sites
 
 
@@ -86,7 +113,7 @@ def listed() -> dict[str, str]:
 def test_the_walk_finds_the_messages() -> None:
     """A hundred of them and more, of each kind of error, with their texts."""
     assert len(OWN) > 120
-    assert {site.kind for site in SITES} == FAMILY | REFUSALS
+    assert {site.kind for site in SITES} == FAMILY | REFUSALS | {f"log.{level}" for level in LOGGED - {"error"}}
     assert any(site.text == "{folder}: exists already; choose another name with --name, or move it away" for site in OWN)
 
 
@@ -108,10 +135,40 @@ def test_a_message_says_where(site: Site) -> None:
 def test_a_message_says_what_to_do() -> None:
     """In itself, or in the list."""
     known = listed()
-    lacking = [str(site) for site in OWN if not NEXT_STEP.search(site.text) and site.listed_as not in known]
+    told = [site for site in OWN if site.kind not in ("log.info", "log.exception")]  # how it goes; a bug, with its traceback
+    lacking = [str(site) for site in told if not NEXT_STEP.search(site.text) and site.listed_as not in known]
     assert not lacking, "\n".join(["say what to do, or add a row to docs/messages.md:", *lacking])
 
 
 def test_the_list_is_of_messages_that_there_are() -> None:
     """A message that was reworded is listed under its new words, or not at all."""
     assert not listed().keys() - {site.listed_as for site in OWN}
+
+
+def every_message() -> list[str]:
+    """Each kind and text once, in the order of the alphabet."""
+    return sorted({f"{site.kind}: {FILLED_IN.sub('…', site.text)}" for site in SITES})
+
+
+def test_all_messages_are_known() -> None:
+    """One that is new or reworded was read before it is shown to somebody, and one that is gone is not in the way."""
+    known, found = set(ALL.read_text().splitlines()), set(every_message())
+    changed = [*(f"+ {line}" for line in sorted(found - known)), *(f"- {line}" for line in sorted(known - found))]
+    assert not changed, "\n".join(["read them, then: python -m tests.test_messages > tests/messages.txt", *changed])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fltestbed" / "check").glob("*.py")), ids=lambda path: path.name)
+def test_a_finding_says_what_to_do(path: Path) -> None:
+    """A warning or an error of `fltestbed check` comes with an advice, unless it passes on a message that has one."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    told = [call for call in calls if ast.unparse(call.func) in ("warning", "error")]
+    lacking = [call for call in told if len(call.args) < 3 and not PASSED_ON.match(filled_in_second(call))]
+    assert not lacking, [f"{path.name}:{call.lineno}: {ast.unparse(call)}" for call in lacking]
+
+
+def filled_in_second(call: ast.Call) -> str:
+    return text_of(call.args[1])
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join([*every_message(), ""]))

@@ -60,7 +60,7 @@ def check_disk(folder: Path) -> Said:
     try:
         free = shutil.disk_usage(place).free
     except OSError as problem:
-        return error("disk", f"{place}: {problem.strerror}")
+        return error("disk", f"{place}: {problem.strerror}", "give a place that can be read, with --runs or --state")
     said = f"{free / 1e9:.1f} GB free at {place}"
     if free < LEAST_FREE_BYTES:
         return error("disk", said, f"make room: {LEAST_FREE_BYTES / 1e9:g} GB at least")

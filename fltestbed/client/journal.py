@@ -69,7 +69,9 @@ class Journal:
                 while self._append(file):
                     time.sleep(FLUSH_INTERVAL_S)
         except OSError as error:
-            log.warning("%s: the client's own copy cannot be written: %s", self.path, error.strerror)
+            log.warning(
+                "%s: the client's own copy cannot be written: %s; the run goes on without it", self.path, error.strerror
+            )
 
     def _append(self, file: Any) -> bool:
         """Write what waits, at least one; False when there is no more to come."""

@@ -144,7 +144,7 @@ def test_a_trainer_that_dies_or_hangs_and_a_full_disk_end_nobody(tmp_path: Path,
     assert "killed by SIGKILL, probably because the host ran out of memory" in first["detail"]
     assert (second["phase"], second["symptom"]) == ("train", "error reply")
     assert "the trainer was silent for 2.7 s" in second["detail"]
-    assert said.count("the client's own copy cannot be written: No space left on device") == 1
+    assert said.count("the client's own copy cannot be written: No space left on device; the run goes on") == 1
     run = derive(load_run(tmp_path / "runs" / "run"))
     trained = run["timeline"][(run["timeline"]["client"] == "client-0") & (run["timeline"]["phase"] == "train")]
     assert list(trained["status"]) == ["failed", "failed", "ok"]
