@@ -19,13 +19,17 @@ from typing import Any, cast
 
 import uvicorn
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 from uvicorn.server import ServerState
 
 from fltestbed import __version__
+from fltestbed.bench.fuzz_tools import answers, log_lines, read_gnb, read_tools
 from fltestbed.bench.models import fresh_weights
 from fltestbed.client.hello import read_hello
 from fltestbed.client.response import MOST_CONTROL_BYTES, read_body
+from fltestbed.client.told import MessageFacts, ReplyEnd, ServerStamps, read_told
 from fltestbed.errors import ConfigError, RunFolderError, ServerRefused
+from fltestbed.flower.agreement import Agreement
 from fltestbed.flower.apps import inspect, pack_installed_app, set_identity
 from fltestbed.flower.bundle import Bundle, BundleError, decode, read_prologue
 from fltestbed.flower.fleet import (
@@ -36,6 +40,7 @@ from fltestbed.flower.fleet import (
     pulled_message,
     pushed_object,
 )
+from fltestbed.flower.node import server_time_s
 from fltestbed.flower.quantisation import Codec, CompressionError, squares
 from fltestbed.flower.quantisation import decode as restore
 from fltestbed.measure.recorder import cell, line
@@ -45,6 +50,7 @@ from fltestbed.server.facts import FactsError, read_facts, read_kept_replies
 from fltestbed.server.host_facts import HostFactsError, read_host
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.marks import read_marks
+from fltestbed.server.roster import JoinRefused, read_join
 
 MOST_S = 10
 MOST_INFLATED_BYTES = 4 << 20
@@ -67,8 +73,16 @@ def read_bundle(data: bytes) -> None:
         decode(data)
     with suppress(BundleError):
         bundle = decode(data, verify=False)
-        list(bundle.inflate_replies(MOST_INFLATED_BYTES))
+        average(list(bundle.inflate_replies(MOST_INFLATED_BYTES)))
         bundle.inflate(MOST_INFLATED_BYTES)
+
+
+def average(replies: list[Message]) -> None:
+    """What a strategy makes of replies that were judged."""
+    agreement = Agreement("num-examples", _message())
+    left = [reply for reply in replies if not reply.has_error() and agreement.problem(reply) is None]
+    refused = agreement.settle(left)
+    FedAvg().aggregate_train(1, [reply for reply in left if reply.metadata.reply_to_message_id not in refused])
 
 
 def read_facts_of(data: bytes) -> None:
@@ -80,11 +94,20 @@ def read_facts_of(data: bytes) -> None:
     line([cell(told if isinstance(told, str) else str(told)[:200])])
     if not isinstance(told, dict):
         return
-    for read in (read_facts, read_late_facts, read_kept_replies, read_marks, read_host):
-        with suppress(FactsError, HostFactsError):
+    for read in (read_facts, read_late_facts, read_kept_replies, read_marks, read_host, read_join):
+        with suppress(FactsError, HostFactsError, JoinRefused):
             cast(Callable[[dict[str, Any]], object], read)(told)
     with suppress(ServerRefused):
         read_hello("server", told)
+    for kind in (ServerStamps, MessageFacts, ReplyEnd):
+        with suppress(ServerRefused):
+            read_told(kind, told)
+
+
+def read_date(data: bytes) -> None:
+    """The date of an answer, from which a client learns the time that it signs."""
+    with suppress(ServerRefused):
+        server_time_s(data.decode("latin-1"))
 
 
 def read_tensor(data: bytes) -> None:
@@ -205,9 +228,8 @@ def read_journal(data: bytes) -> None:
 def _message() -> Message:
     set_identity(1, 1, 1)
     arrays = ArrayRecord({f"layer{number}": Array(array) for number, array in enumerate(fresh_weights(((2, 3), (4,))))})
-    content = RecordDict(
-        {"arrays": arrays, "config": ConfigRecord({"server-round": 1}), "metrics": MetricRecord({"loss": 0.5})}
-    )
+    metrics = MetricRecord({"loss": 0.5, "num-examples": 3})
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": 1}), "metrics": metrics})
     return Message(content, dst_node_id=7, message_type="train")
 
 
@@ -253,7 +275,13 @@ def told() -> list[bytes]:
         "trainer_limit_s": 540.0,
     }  # fmt: skip
     ill = ['"=HYPERLINK(1)"', '{"spans": NaN}', '{"raw_ns": 1e30}', '"\\ud800\\u202e"', "[" * 500 + "]" * 500]
-    return [json.dumps(each).encode() for each in (stamps, late, host, marks, hello)] + [text.encode() for text in ill]
+    join = {"name": "pi", "link": "5g", "interface": "lo", "partition": 0, "host": host, "wall_offset_s": 0.5, "boot": "b"}
+    answer = {
+        "server_receive_raw_ns": 1, "server_send_raw_ns": 2, "server_end_raw_ns": 3, "server_end_uncertainty_ns": 0,
+        "measured": True, "round": 1, "message_type": "train",
+    }  # fmt: skip
+    good = (stamps, late, host, marks, hello, join, answer)
+    return [json.dumps(each).encode() for each in good] + [text.encode() for text in ill]
 
 
 def _tensors() -> list[bytes]:
@@ -285,7 +313,7 @@ def _requests() -> list[bytes]:
 
 def _journals() -> list[bytes]:
     head = json.dumps({"client": "pi", "link": "5g", "interface": "lo", "transport": "bundle"}).encode()
-    return [head + b"\n" + b"\n".join(told()[:3]), struct.pack(">I", 7)]
+    return [head + b"\n" + b"\n".join(told()[:3]), head + b"\n" + b"[" * 5000, struct.pack(">I", 7)]
 
 
 TARGETS = {
@@ -299,6 +327,9 @@ TARGETS = {
         Target("answer", read_answer, _answers),
         Target("request", read_request, _requests),
         Target("journal", read_journal, _journals),
+        Target("date", read_date, lambda: [b"Mon, 23 Nov 2026 10:00:06 GMT", b"Fri, 31 Dec 9999 23:59:59 -0000"]),
+        Target("tools", read_tools, answers),
+        Target("gnb", read_gnb, log_lines),
     )
 }
 """By name."""

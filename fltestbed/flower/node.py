@@ -104,14 +104,7 @@ class NodeKey:
         """Correct the time that is signed: a Pi without a battery may boot days in the past, and Flower refuses
         timestamps that are 5 s ahead or 305 s behind.
         """
-        try:
-            server = parsedate_to_datetime(date_header).timestamp()
-            datetime.fromtimestamp(server + _LONGEST_RUN_S, UTC)
-        except (ValueError, OverflowError, OSError) as error:
-            raise ServerRefused(
-                f"the server says that it is {printable(date_header, 60)!r}, which is no date; is it a fltestbed server?"
-            ) from error
-        self._server_minus_raw_s = server - self._clock.raw_ns() / 1e9
+        self._server_minus_raw_s = server_time_s(date_header) - self._clock.raw_ns() / 1e9
         self._signed = {}
 
     @property
@@ -143,6 +136,24 @@ class NodeKey:
         """Sign a request of Flower's own client."""
         context.request.headers.update(self.headers())
         return call_next(context)
+
+
+def server_time_s(date_header: str) -> float:
+    """The server's wall clock, in seconds since 1970, from its Date header.
+
+    Raises
+    ------
+    ServerRefused
+        It is no date, or one after which there are hardly any.
+    """
+    try:
+        server_s = parsedate_to_datetime(date_header).timestamp()
+        datetime.fromtimestamp(server_s + _LONGEST_RUN_S, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ServerRefused(
+            f"the server says that it is {printable(date_header, 60)!r}, which is no date; is it a fltestbed server?"
+        ) from error
+    return server_s
 
 
 def _make_key(path: Path, name: str) -> None:

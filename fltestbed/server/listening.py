@@ -66,7 +66,7 @@ async def http_server(
         ssl_context_factory=(lambda _config, _default: tls) if tls is not None else None,
     )
     server = _Server(config)
-    with spared():
+    with spared() if lifespan == "auto" else contextlib.nullcontext():
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             if serving.done():

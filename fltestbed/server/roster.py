@@ -14,7 +14,7 @@ from fltestbed.flower.apps import App
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.host import package_versions, toolkit_versions
 from fltestbed.measure.manifest import Manifest
-from fltestbed.server.facts import Interface
+from fltestbed.server.facts import Interface, first_problem
 from fltestbed.server.host_facts import HostFactsError, read_host
 from fltestbed.server.tasks import SERVER, Client
 
@@ -36,7 +36,9 @@ class NotJoined(JoinRefused):
     """A client that has to introduce itself: it is new, or the server has been started again since it did."""
 
 
-class _Join(BaseModel):
+class JoinFacts(BaseModel):
+    """Who joins, from where."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: Name
@@ -45,8 +47,25 @@ class _Join(BaseModel):
     partition: Annotated[int, Field(ge=0, lt=1 << 31)]
     host: dict[str, Any]
     boot: Annotated[str, Field(max_length=64)] = ""
-    wall_offset_s: Annotated[float, Field(allow_inf_nan=False)]
+    wall_offset_s: Annotated[float, Field(gt=-1e12, lt=1e12, allow_inf_nan=False)]
     clock_interface: Interface | None = None
+
+
+def read_join(facts: dict[str, Any]) -> tuple[JoinFacts, dict[str, Any]]:
+    """What a client says when it joins, and its host for the manifest.
+
+    Raises
+    ------
+    JoinRefused
+        A value is missing or cannot be; the message names it.
+    """
+    try:
+        join = JoinFacts.model_validate(facts)
+        return join, read_host(join.host)
+    except ValidationError as error:
+        raise JoinRefused(first_problem(error)) from error
+    except HostFactsError as error:
+        raise JoinRefused(str(error)) from error
 
 
 class Roster:
@@ -143,14 +162,7 @@ class Roster:
         JoinRefused
             Its partition is past the end or taken, or its name is.
         """
-        try:
-            join = _Join.model_validate(facts)
-            described = read_host(join.host)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise JoinRefused(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-        except HostFactsError as error:
-            raise JoinRefused(str(error)) from error
+        join, described = read_join(facts)
         if join.partition >= self._experiment.clients:
             last = self._experiment.clients - 1
             raise JoinRefused(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fltestbed.measure.recorder import FORMULA_BEGINS, Recorder, cell, line
-from fltestbed.server.host_facts import MOST_DEPTH, MOST_TEXT, MOST_VALUES, HostFactsError, read_host
+from fltestbed.server.host_facts import MOST_CHARACTERS, MOST_DEPTH, MOST_TEXT, MOST_VALUES, HostFactsError, read_host
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from fltestbed.server.host_facts import MOST_DEPTH, MOST_TEXT, MOST_VALUES, Host
         ('=HYPERLINK("http://x","y")', "'=HYPERLINK(\"http://x\",\"y\")"), ("+1+1", "'+1+1"),
         ("-2+3", "'-2+3"), ("@SUM(1)", "'@SUM(1)"),
         ("\t=1", "'=1"), ("\r\n=1", "'=1"), ("a\nb,c", "a b,c"), ("plain = text", "plain = text"), ("", ""),
-        ("\x1b[1m", "[1m"),
+        ("\x1b[1m", "[1m"), (" =1", "' =1"), ("\uff1d1+1", "'\uff1d1+1"),
     ],
 )  # fmt: skip
 def test_text_is_never_a_formula(text: str, stands: str) -> None:
-    """An apostrophe goes before what a spreadsheet would compute; tabs and line ends do not hide it."""
+    """An apostrophe goes before what a spreadsheet would compute; spaces, tabs and line ends do not hide it."""
     assert cell(text) == stands
 
 
@@ -73,9 +73,11 @@ def test_a_host_says_what_it_is_and_no_more() -> None:
         ({"a": 10**30}, "is no number"),
         ({"a": -(10**400)}, "is no number"),
         ({"a": [0] * (MOST_VALUES + 1)}, f"more than {MOST_VALUES} values"),
+        ({"a": ["x" * MOST_TEXT] * 200}, f"more than {MOST_CHARACTERS} characters"),
+        ({f"{number:0100}": None for number in range(1000)}, f"more than {MOST_CHARACTERS} characters"),
         ({"a": json.loads("[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1))}, f"deeper than {MOST_DEPTH}"),
     ],
-    ids=["nan", "inf", "1e30", "1e400", "many", "deep"],
+    ids=["nan", "inf", "1e30", "1e400", "many", "texts", "names", "deep"],
 )
 def test_a_host_that_cannot_be_is_refused(told: dict[str, Any], says: str) -> None:
     """By name."""

@@ -9,7 +9,7 @@ import pytest
 from fltestbed.clock import Clock
 from fltestbed.errors import RunFolderError
 from fltestbed.measure.host import describe_host
-from fltestbed.measure.manifest import FILE_NAME, Manifest, create_run_folder, git_state, refuse_existing
+from fltestbed.measure.manifest import FILE_NAME, MOST_MARKS, Manifest, create_run_folder, git_state, refuse_existing
 from fltestbed.measure.schema import SCHEMA_VERSION
 
 CLOCK = Clock(raw_ns=lambda: 42_000_000_000, wall_ns=lambda: 1_750_000_000_500_000_000)
@@ -121,3 +121,45 @@ def test_what_is_learnt_of_a_host_later_is_added(tmp_path: Path) -> None:
     host = json.loads((tmp_path / FILE_NAME).read_text())["hosts"]["pi-1"]
     assert host["model"] == "Raspberry Pi 5"
     assert len(host["probes"]) == 20
+
+
+def test_marks_are_kept_up_to_a_number(tmp_path: Path) -> None:
+    """Each once, and of a client that says another thing each time no more than that."""
+    manifest = Manifest(tmp_path, "r", CLOCK)
+    for number in range(MOST_MARKS + 50):
+        manifest.mark("always the same")
+        manifest.mark(f"lie {number}")
+    marks = json.loads((tmp_path / FILE_NAME).read_text())["marks"]
+    assert len(marks) == MOST_MARKS
+    assert marks[:2] == ["always the same", "lie 0"]
+
+
+def test_what_is_told_later_stands_beside_whatever_a_host_said(tmp_path: Path) -> None:
+    """A table is added to; anything else makes way."""
+    manifest = Manifest(tmp_path, "r", CLOCK)
+    manifest.set_host("pi", {"path": "nonsense", "probes": {"wifi": 1}})
+    manifest.add_to_host("pi", "path", {"sent_bytes": 1})
+    manifest.add_to_host("pi", "probes", {"modem": 2})
+    data = json.loads((tmp_path / FILE_NAME).read_text())
+    assert data["hosts"]["pi"] == {"path": {"sent_bytes": 1}, "probes": {"wifi": 1, "modem": 2}}
+
+
+def test_a_disk_that_stands_still_gathers_no_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand changes while one is being written: the latest alone waits, and it is what stands there in the end."""
+    manifest = Manifest(tmp_path, "r", CLOCK)
+    begun, go_on, written = threading.Event(), threading.Event(), []
+
+    def slow(path: Path, text: str) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        written.append(json.loads(text)["number"])
+        path.write_text(text)
+
+    monkeypatch.setattr("fltestbed.measure.manifest._replace", slow)
+    with manifest.in_background():
+        manifest.update(number=0)
+        assert begun.wait(20)
+        for number in range(1, 1001):
+            manifest.update(number=number)
+        go_on.set()
+    assert written == [0, 1000]

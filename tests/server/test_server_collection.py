@@ -171,3 +171,19 @@ def test_a_place_without_copies_is_named(folder: Path, tmp_path: Path) -> None:
         collect(folder, [tmp_path / "nothing"])
     with pytest.raises(RunFolderError, match="not a run folder"):
         collect(tmp_path, [tmp_path])
+
+
+def test_a_copy_from_a_stranger_is_read_within_bounds(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines nested without end are counted and left out, a head that names no client is none, a huge file is refused."""
+    state = keep(tmp_path, {"system": [SYSTEM]})
+    journal = next(state.rglob("*.jsonl"))
+    with journal.open("a") as file:
+        file.write("[" * 100_000 + "\n" + json.dumps(HEAD | {"client": "../=pi"}) + "\n")
+    (found,) = collect(folder, [state])
+    assert (found.client, found.refused) == ("pi", 2)
+    journal.write_text(json.dumps(HEAD | {"client": "a\nb"}) + "\n")
+    with pytest.raises(RunFolderError, match="does not say which client it is of"):
+        collect(folder, [state])
+    monkeypatch.setattr("fltestbed.server.collection.MOST_BYTES", 10)
+    with pytest.raises(RunFolderError, match="and no client keeps more than 10; leave it out"):
+        collect(folder, [state])

@@ -107,8 +107,30 @@ class ModemProbe:
 
     def _cells(self) -> dict[str, Row]:
         """What is known of the serving cell of each technology."""
-        answer = _json(self._tools.ask("mmcli", "-J", "-m", self._modem, "--get-cell-info"))
-        return serving_cells(_at(answer, "modem", "generic").get("cell-info", []))
+        return parse_cell_info(self._tools.ask("mmcli", "-J", "-m", self._modem, "--get-cell-info"))
+
+
+def parse_cell_info(text: str) -> dict[str, Row]:
+    """The serving cell of each technology in the answer to ``mmcli -J --get-cell-info``.
+
+    Raises
+    ------
+    TestbedError
+        The answer is no JSON.
+    """
+    lines = _at(_json(text), "modem", "generic").get("cell-info")
+    return serving_cells([line for line in lines if isinstance(line, str)] if isinstance(lines, list) else [])
+
+
+def parse_signal_get(text: str) -> list[Row]:
+    """Rows of the technologies in the answer to ``mmcli -J --signal-get``.
+
+    Raises
+    ------
+    TestbedError
+        The answer is no JSON.
+    """
+    return signal_rows(_at(_json(text), "modem", "signal"))
 
 
 def signal_rows(signal: dict[str, Any]) -> list[Row]:
@@ -147,7 +169,7 @@ def serving_cells(lines: list[str]) -> dict[str, Row]:
 def _json(text: str) -> dict[str, Any]:
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TestbedError(f"mmcli: answered with {text.strip()[:80]!r}, which is not JSON") from error
     return answer if isinstance(answer, dict) else {}
 
