@@ -1,7 +1,7 @@
 """What clients report with any of their requests, beside its purpose: taken row by row, as far as it can be true."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -49,6 +49,15 @@ class LateFacts:
     path: PathFacts | None
     clock_samples: list[tuple[ClockSample, str, str | None]]
     problems: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows this may become."""
+        return len(self.transfers) + len(self.system) + len(self.radio) + len(self.clock_samples)
+
+    def without_rows(self) -> "LateFacts":
+        """The rest of it."""
+        return replace(self, transfers=(), system=(), radio=(), clock_samples=[])
 
 
 class _Reader:

@@ -5,7 +5,10 @@ last, in a thread of its own; nothing is counted for it while a round goes on.
 """
 
 import contextlib
+import socket
+import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric, SummaryMetricFamily
@@ -14,6 +17,9 @@ from prometheus_client.registry import Collector
 from fltestbed import __version__
 from fltestbed.errors import HostError
 from fltestbed.server.progress import View
+
+MOST_AT_ONCE = 16
+SILENCE_S = 10.0
 
 
 class RunCollector(Collector):
@@ -90,9 +96,35 @@ def serving(view: View, host: str, port: int) -> Iterator[None]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise HostError(f"--metrics-port {port}: cannot listen at {host}: {error.strerror}; choose another port") from error
+    _bound(server)
     try:
         yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _bound(server: Any) -> None:
+    """Let whoever reaches the port hold a few threads, for a few seconds without a byte, and write nothing on the terminal.
+
+    `server` is prometheus_client's, a `socketserver.ThreadingMixIn`.
+    """
+    free = threading.Semaphore(MOST_AT_ONCE)
+    begin, answer = server.process_request, server.process_request_thread
+
+    def process_request(request: socket.socket, address: Any) -> None:
+        if free.acquire(blocking=False):
+            request.settimeout(SILENCE_S)
+            begin(request, address)
+        else:
+            server.shutdown_request(request)
+
+    def process_request_thread(request: socket.socket, address: Any) -> None:
+        try:
+            answer(request, address)
+        finally:
+            free.release()
+
+    server.process_request, server.process_request_thread = process_request, process_request_thread
+    server.handle_error = lambda *_: None  # somebody went away

@@ -42,7 +42,7 @@ from fltestbed.server.presence import Presence
 from fltestbed.server.protocol import SCOPE_KEY
 from fltestbed.server.roster import JoinRefused, NotJoined, Roster
 from fltestbed.server.rounds import RoundLog
-from fltestbed.server.tasks import Client, Task, WireBytes
+from fltestbed.server.tasks import ROWS_A_SECOND, Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
 
 PREFIX = "/v1/fltestbed"
@@ -154,7 +154,7 @@ class Routes:
         before = self._roster.boot_of(node_id)
         client = self._roster.join(node_id, facts)
         lost_ns = self._heard(request, node_id)
-        if client.joins > 1:
+        if client.joins > 1 and client.allowance.take(1, self._clock.raw_ns()):
             detail = "its host was started again" if client.boot != before else "its process was started again"
             self._log.absences.joined_again(client, self._clock.raw_ns(), lost_ns, detail)
         self._take_late(client, facts, request.scope["fltestbed.receive_ns"])
@@ -252,6 +252,9 @@ class Routes:
         late = read_late_facts(told)
         for problem in late.problems:
             client.doubt(problem)
+        if not client.allowance.take(late.rows, told_ns):
+            client.doubt(f"rows: more than {ROWS_A_SECOND:g} a second")
+            late = late.without_rows()
         for sample, exchange, interface in late.clock_samples:
             self._hosts.clock_sample(client, sample, exchange, interface, told_ns)
         for message_id, reply in late.replies.items():

@@ -9,9 +9,28 @@ from fltestbed.measure.mapping import ClockMapping
 log = logging.getLogger("fltestbed")
 
 MOST_DOUBTS = 8
+ROWS_AT_ONCE, ROWS_A_SECOND = 50_000, 200.0
+"""Of one client: it makes a few each second and each round, and after an outage it brings what has gathered."""
 
 SERVER = "server"
 """What the server is called as a host; no client may have this name."""
+
+
+@dataclass
+class Allowance:
+    """How many rows a client may still bring: some at once, and some more each second."""
+
+    left: float = ROWS_AT_ONCE
+    counted_ns: int = 0
+
+    def take(self, rows: int, now_ns: int) -> bool:
+        """Whether so many more are allowed, at a moment of the server's raw clock; if so they are used up."""
+        since_s = max(0, now_ns - self.counted_ns) / 1e9
+        self.left, self.counted_ns = min(ROWS_AT_ONCE, self.left + ROWS_A_SECOND * since_s), now_ns
+        if rows > self.left:
+            return False
+        self.left -= rows
+        return True
 
 
 @dataclass
@@ -31,6 +50,8 @@ class Client:
     """What it says that cannot be true, as far as this has been told."""
     joins: int = 0
     """How often a process of it has joined."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """Of rows in the run folder, which a client alone could fill."""
     boot: str = ""
     """Names the time since its host was last started; empty if it does not say."""
 

@@ -66,7 +66,6 @@ def test_anything_is_taken_or_refused(told: dict[str, Any]) -> None:
         "",
         "yesterday",
         "Fri, 31 Dec 9999 23:59:59 GMT",
-        "Mon, 01 Jan 0001 00:00:00 +2359",
         "Mon, 99 Nov 2026 10:00:06 GMT",
         "\x00",
     ],

@@ -7,8 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.server.bounds import MOST_DIGITS
 from fltestbed.server.routes import MOST_ATTEMPTS
+from fltestbed.server.tasks import ROWS_AT_ONCE, Allowance
 from tests.server.lab import Lab, Running
 from tests.server.pi import TIMEOUT_S, Pi, assert_alive, collect, header_text, instruct, message_in
 from tests.waiting import wait_until
@@ -104,3 +106,38 @@ def test_a_host_that_says_nonsense_of_its_path_is_told_its_own(running: Running,
     counted = {"sent_bytes": 1, "received_bytes": 2, "interfaces": {}, "mismatch": None}
     assert pi.pull(path=counted).status == 204
     assert lab.manifest._data["hosts"]["pi-0"]["path"] == counted
+
+
+def test_a_client_brings_so_many_rows_and_no_more(
+    running: Running, lab: Lab, pi: Pi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thousands of readings at once are an outage's; more than a run's files should hold are left out, and that is told once.
+    Its replies count as before.
+    """
+    pi.join()
+    client = lab.roster[pi.node_id]
+    client.allowance.left = 300
+    now = SYSTEM_CLOCK.raw_ns()
+    reading = {
+        "raw_ns": now, "cpu_percent": 1, "process_cpu_percent": 1, "memory_used_bytes": 1, "process_memory_bytes": 1,
+        "interface": "lo",
+    }  # fmt: skip
+    for _ in range(8):
+        client.allowance.counted_ns = SYSTEM_CLOCK.raw_ns() + 10**9  # no time has passed
+        assert pi.pull(system=[reading] * 100).status == 204
+    assert len(lab.rows["system.csv"]) == 300
+    assert caplog.text.count("rows: more than 200 a second; such facts are left out") == 1
+    (message_id,) = instruct(running, lab, pi.node_id)
+    pulled = pi.pull()
+    assert pi.push(message_id, pi.facts(pulled), pi.answer(message_in(pulled))).status == 200
+
+
+def test_rows_are_allowed_again_as_time_goes_by() -> None:
+    """200 a second, and never more than 50,000 at once, however long a client was away."""
+    allowance = Allowance()
+    assert allowance.take(ROWS_AT_ONCE, 0)
+    assert not allowance.take(201, 10**9)
+    assert allowance.take(200, 10**9)
+    assert not allowance.take(1, 10**9)
+    assert not allowance.take(ROWS_AT_ONCE + 1, 10**18)
+    assert allowance.take(ROWS_AT_ONCE, 10**18)

@@ -1,7 +1,10 @@
 """What Prometheus gets of a run, and whether the dashboard asks for what there is."""
 
+import contextlib
 import json
 import re
+import socket
+import threading
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -10,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fltestbed.errors import HostError
 from fltestbed.measure.recorder import Value
-from fltestbed.server.metrics import serving
+from fltestbed.server.metrics import MOST_AT_ONCE, serving
 from tests.e2e.conftest import free_port
 from tests.server.watched import half_a_round
+from tests.waiting import wait_until
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "fltestbed.json"
 Labels = tuple[tuple[str, str], ...]
@@ -71,3 +75,23 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     view, port = half_a_round(tmp_path), free_port()
     with serving(view, "127.0.0.1", port), pytest.raises(HostError, match=f"--metrics-port {port}: cannot listen at 127"):
         serving(view, "127.0.0.1", port).__enter__()
+
+
+def test_connections_that_ask_nothing_are_few_and_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Forty hold the port: all but sixteen are closed at once, those after a silence; then Prometheus is answered again."""
+    monkeypatch.setattr("fltestbed.server.metrics.SILENCE_S", 0.2)
+    view, port = half_a_round(tmp_path), free_port()
+    with serving(view, "127.0.0.1", port), contextlib.ExitStack() as stack:
+        before = threading.active_count()
+        socks = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(40)]
+        for sock in socks:
+            sock.sendall(b"GET /metr")
+        assert threading.active_count() <= before + MOST_AT_ONCE
+        for sock in socks:
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        wait_until(lambda: threading.active_count() == before)
+        assert scrape(port)["fltestbed_round", ()] == 1
+    assert capfd.readouterr().err == ""
