@@ -21,7 +21,7 @@ OWNER = "owner"
 
 @contextlib.contextmanager
 def scratch_folder(purpose: str) -> Iterator[Path]:
-    """Make a folder that is gone after the block; also remove those that killed processes have left."""
+    """Make a folder that is gone after the block; before and after also remove those that killed processes have left."""
     remove_left_over()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-"))
     nameless = folder / f"{OWNER}.new"
@@ -33,6 +33,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+        remove_left_over()  # those of processes that this one has ended
 
 
 def remove_left_over() -> list[Path]:

@@ -62,6 +62,16 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_start() -> None:
         assert own.exists()
 
 
+def test_folders_of_processes_that_a_command_has_killed_go_with_its_own() -> None:
+    """A benchmark ends those that it started without asking; nothing of them waits for the next start."""
+    with scratch_folder("bench"):
+        process, folder = holder()
+        process.kill()
+        process.communicate()
+        assert folder.exists()
+    assert not folder.exists()
+
+
 def test_what_is_not_provably_left_over_stays(temporary: Path) -> None:
     """A folder without an owner's file, a link to one, a file, and one of another user's."""
     (temporary / "fltestbed-nobody").mkdir()

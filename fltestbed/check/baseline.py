@@ -20,6 +20,7 @@ from fltestbed.errors import HostError, TestbedError
 from fltestbed.measure.probes.tools import Toolbox
 from fltestbed.measure.tcp import set_congestion_control
 from fltestbed.security import files
+from fltestbed.text import printable
 
 PORT = 5201
 """iperf3's own."""
@@ -187,8 +188,9 @@ def parse_ping(text: str) -> RoundTrips:
     TestbedError
         They are of another kind.
     """
-    counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
-    times = re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms", text)
+    counts = re.search(r"(\d{1,9}) packets transmitted, (\d{1,9}) received", text)
+    figure = r"(\d{1,9}(?:\.\d+)?)"
+    times = re.search(f"= {figure}/{figure}/{figure}/{figure} ms", text)
     if counts is None or times is None:
         raise TestbedError(f"ping: {' '.join(text.split())[-120:]!r} is not what ping writes")
     return RoundTrips(int(counts[1]), int(counts[2]), *(float(each) / 1e3 for each in times.groups()))
@@ -205,12 +207,12 @@ def parse_iperf3(text: str) -> Rate:
     try:
         answer = json.loads(text)
         if "error" in answer:
-            raise TestbedError(f"iperf3: {answer['error']}")
+            raise TestbedError(f"iperf3: {printable(str(answer['error']), 200)}")
         end = answer["end"]
         retransmissions = end["sum_sent"].get("retransmits")
         congestion_control = str(end.get("sender_tcp_congestion", ""))
         return Rate(float(end["sum_received"]["bits_per_second"]), retransmissions, congestion_control)
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
         raise TestbedError(f"iperf3: {text.strip()[:80]!r} is not what iperf3 writes") from problem
 
 

@@ -1,5 +1,6 @@
 """The command line: one file a subcommand, each parses, calls and prints."""
 
+import errno
 import logging
 import os
 import sys
@@ -37,6 +38,18 @@ class Commands(LazyGroup):
         "bench": "The toolkit measured, each figure beside its bar.",
     }
 
+
+_CURES = {
+    errno.ENOSPC: "make room, or write to another place",
+    errno.EDQUOT: "make room, or write to another place",
+    errno.EROFS: "write to another place",
+    errno.EACCES: "run as who may do that, or use another place",
+    errno.EPERM: "run as who may do that, or use another place",
+    errno.ENOENT: "install it, or mend the path",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENOMEM: "free memory on this host",
+}
+_ELSE = "--debug shows where"
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -90,9 +103,14 @@ def _run() -> Any:
     except OSError as error:  # a full disk, a folder that went away
         if "--debug" in sys.argv:
             raise
-        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        _complain(describe(error))
         status = 1
     return status
+
+
+def describe(error: OSError) -> str:
+    """What the kernel refused and what to do, for an error that nobody has met with words of his own."""
+    return f"{error.filename or 'a file'}: {error.strerror or error}; {_CURES.get(error.errno or 0, _ELSE)}"
 
 
 def _complain(text: str) -> None:

@@ -7,6 +7,7 @@ is code that the server chooses: whether to load a ``module:object`` is the deci
 
 import difflib
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -24,9 +25,14 @@ def is_builtin_model(name: str) -> bool:
 
 
 def check_model_name(name: str) -> None:
-    """Raise `ConfigError` for a name that can be no model anywhere. Imports nothing."""
-    if not is_builtin_model(name) and not is_module_object(name):
+    """Raise `ConfigError` for a name that can be no model, and for a module that this host has not. Imports nothing."""
+    if is_builtin_model(name):
+        return
+    if not is_module_object(name):
         raise unknown_name("model.name", name, MODELS)
+    package = re.split(r"[.:]", name)[0]
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"model.name: {name!r}: no module {package} on this host; install it here and on every client")
 
 
 def is_module_object(name: str) -> bool:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: one readable line, the right exit status, no traceback, nothing left behind."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fltestbed import __version__
-from fltestbed.cli import Commands, app
+from fltestbed.cli import Commands, app, describe
 from fltestbed.cli.bench import Benchmarks
 from fltestbed.cli.client import check_address
 from fltestbed.errors import ConfigError
+from fltestbed.security.files import write_new
 
 
 def fltestbed(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -248,3 +250,56 @@ def interrupted(tmp_path: Path, number: signal.Signals) -> tuple[int, str]:
 def test_an_interrupt_is_status_130(tmp_path: Path, number: signal.Signals) -> None:
     """The client waits for its server; asked to stop it is gone, and says so in one line."""
     assert interrupted(tmp_path, number) == (130, "fltestbed: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "make room, or write to another place"),
+        (errno.EROFS, "write to another place"),
+        (errno.EACCES, "run as who may do that, or use another place"),
+        (errno.ENOENT, "install it, or mend the path"),
+        (errno.EIO, "--debug shows where"),
+    ],
+)
+def test_what_the_kernel_refuses_comes_with_what_to_do(number: int, cure: str) -> None:
+    """Where nobody has met it with words of his own: the file, the reason and a cure."""
+    assert describe(OSError(number, os.strerror(number), "/x/y")) == f"/x/y: {os.strerror(number)}; {cure}"
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that found no room: its name and what to do, and no half of it is left."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as the kernel says it: without a name
+
+    monkeypatch.setattr("fltestbed.security.files.os.fchmod", full)
+    path = tmp_path / "ca.key"
+    with pytest.raises(OSError, match="No space left") as refused:
+        write_new(path, b"secret")
+    assert describe(refused.value) == f"{path}: No space left on device; make room, or write to another place"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    """Status 1, with the program and what to do, however deep it was wanted."""
+    command = [sys.executable, "-m", "fltestbed", "campaign", "paper", "--runs", str(tmp_path)]
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert_one_line_at_the_end(done, "setpriv: No such file or directory; install it, or mend the path")
+
+
+def assert_one_line_at_the_end(done: subprocess.CompletedProcess[str], says: str) -> None:
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"fltestbed: {says}"]
+
+
+def test_a_model_whose_module_is_not_here_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    """Status 2, with the name as it was given; clients would find out after they have joined."""
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"\n[model]\nname = "no_such_package.nets:net"\n[server]\nhost = "127.0.0.1"\nport = 39218')
+    done = fltestbed("server", file, "--runs", tmp_path / "runs")
+    assert_one_line(
+        done, 2, "model.name: 'no_such_package.nets:net': no module no_such_package on this host; install it here"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -111,9 +111,7 @@ def test_a_host_that_says_nonsense_of_its_path_is_told_its_own(running: Running,
 def test_a_client_brings_so_many_rows_and_no_more(
     running: Running, lab: Lab, pi: Pi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Thousands of readings at once are an outage's; more than a run's files should hold are left out, and that is told once.
-    Its replies count as before.
-    """
+    """More readings than a run's files should hold are left out, and that is told once; its replies count as before."""
     pi.join()
     client = lab.roster[pi.node_id]
     client.allowance.left = 300

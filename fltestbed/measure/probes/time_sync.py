@@ -135,7 +135,7 @@ def parse_timesyncd(text: str) -> Record:
         raise TestbedError(f"{' '.join(TIMESYNCD)}: {text.strip()[:120]!r} names no server")
     offset, delay = (_span_s(fields[name]) if name in fields else None for name in ("Offset", "Delay"))
     root = _span_s(fields["Root distance"].partition("(")[0]) if "Root distance" in fields else None
-    frequency = re.match(r"([+-]?[\d.]+)ppm", fields.get("Frequency", ""))
+    frequency = re.match(r"([+-]?\d{1,9}(?:\.\d+)?)ppm", fields.get("Frequency", ""))
     return {
         "source": fields["Server"], "stratum": int(fields["Stratum"]) if fields.get("Stratum", "").isdigit() else None,
         "offset_s": offset, "uncertainty_s": None if root is None or delay is None else root + delay / 2,
@@ -184,7 +184,7 @@ def _span_s(text: str) -> float:
     text = text.strip()
     if re.fullmatch(r"[+-]?0", text):
         return 0.0
-    match = re.fullmatch(r"([+-]?)((?:\d+(?:\.\d+)?(?:us|ms|min|s|h|days?|d|w)\s*)+)", text)
+    match = re.fullmatch(r"([+-]?)((?:\d{1,15}(?:\.\d+)?(?:us|ms|min|s|h|days?|d|w)\s*)+)", text)
     if match is None:
         raise TestbedError(f"{' '.join(TIMESYNCD)}: {text[:40]!r} is no span of time")
     parts = re.findall(r"([\d.]+)(us|ms|min|s|h|day|d|w)", match[2])
