@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import uvicorn
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAdam, FedAvg
 from uvicorn.server import ServerState
 
 from fltestbed import __version__
@@ -42,9 +43,11 @@ from fltestbed.flower.fleet import (
 )
 from fltestbed.flower.node import server_time_s
 from fltestbed.flower.quantisation import Codec, CompressionError, squares
-from fltestbed.flower.quantisation import decode as restore
+from fltestbed.flower.quantisation import decode as whole
+from fltestbed.flower.strategy_state import NotCovered, restore, snapshot
 from fltestbed.measure.recorder import cell, line
 from fltestbed.server.bounds import BoundedProtocol
+from fltestbed.server.checkpoint import UNREADABLE, Checkpoint, load, save
 from fltestbed.server.collection import _read_journal
 from fltestbed.server.facts import FactsError, read_facts, read_kept_replies
 from fltestbed.server.host_facts import HostFactsError, read_host
@@ -119,7 +122,7 @@ def read_tensor(data: bytes) -> None:
     with suppress(CompressionError):
         squares(data[8:])
     with suppress(CompressionError):
-        restore(data[8:], names[data[0] % len(names)], shape)
+        whole(data[8:], names[data[0] % len(names)], shape)
 
 
 def read_fleet(data: bytes) -> None:
@@ -225,6 +228,24 @@ def read_journal(data: bytes) -> None:
             _read_journal(Path(file.name))
 
 
+def read_checkpoint(data: bytes) -> None:
+    """A checkpoint that somebody else has written, and its state put into a strategy."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with suppress(RunFolderError, NotCovered, *UNREADABLE):
+            state = load(Path(file.name)).state
+            restore(FedAdam(), state.tree, state.blobs)
+
+
+def _checkpoints() -> list[bytes]:
+    strategy = FedAdam()
+    strategy.m_t = {"layer0": np.zeros(3, np.float32)}
+    arrays = ArrayRecord({"layer0": Array(np.zeros(3, np.float32))})
+    with tempfile.TemporaryDirectory() as folder:
+        return [save(Path(folder), Checkpoint(3, arrays, snapshot(strategy))).read_bytes()]
+
+
 def _message() -> Message:
     set_identity(1, 1, 1)
     arrays = ArrayRecord({f"layer{number}": Array(array) for number, array in enumerate(fresh_weights(((2, 3), (4,))))})
@@ -327,6 +348,7 @@ TARGETS = {
         Target("answer", read_answer, _answers),
         Target("request", read_request, _requests),
         Target("journal", read_journal, _journals),
+        Target("checkpoint", read_checkpoint, _checkpoints),
         Target("date", read_date, lambda: [b"Mon, 23 Nov 2026 10:00:06 GMT", b"Fri, 31 Dec 9999 23:59:59 -0000"]),
         Target("tools", read_tools, answers),
         Target("gnb", read_gnb, log_lines),

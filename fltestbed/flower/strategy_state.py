@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from fltestbed.config_file import Section
 
 _DEEPEST = 16
+_PLAIN = (type(None), bool, int, float, str, bytes, list, tuple, dict, set, frozenset, np.ndarray)
+"""Of a class's own attributes, those that an object may hide with one of the same name: none is a method or a property."""
 _RECORDS: dict[str, Callable[[Any], Any]] = {
     "ArrayRecord": ArrayRecord, "ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord,
 }  # fmt: skip
@@ -151,6 +153,8 @@ class _Reader:
     def attributes(self, owner: Any, written: Mapping[str, Any]) -> None:
         """Set attributes; a strategy or dataclass that is one keeps its place and gets its own."""
         for name, value in written.items():
+            if hasattr(type(owner), name) and not isinstance(getattr(type(owner), name), _PLAIN):
+                raise NotCovered(f"{name} is no attribute that holds state")
             there = getattr(owner, name, None)
             if isinstance(value, dict) and "object" in value:
                 self.attributes(there, value["object"])

@@ -12,6 +12,7 @@ loop waits for replies, as both share Python's lock. Of rounds that are quicker 
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import threading
@@ -24,10 +25,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
 
 from fltestbed.clock import Clock
 from fltestbed.errors import RunFolderError, TestbedError
 from fltestbed.flower.strategy_state import Blobs, Snapshot
+from fltestbed.text import printable
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -39,6 +42,11 @@ PATIENCE_S = 1.0
 _NAME = re.compile(r"round-(\d{6,})-([0-9a-f]{16})\.npz")
 _UNFINISHED = ".unfinished"
 _NUMPY = "numpy.ndarray"
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError, EOFError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading bytes that somebody else has written may raise: RuntimeError is zipfile's of an encrypted member, for one."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ def load(path: Path) -> Checkpoint:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, path.stat().st_size)
             about = json.loads(archive.read("about.json"))
             if about["format"] > FORMAT:
                 raise RunFolderError(
@@ -158,10 +167,33 @@ def load(path: Path) -> Checkpoint:
             blobs: Blobs = {}
             for name, kind in about["blobs"]:
                 data = archive.read(f"{name}.{kind}")
-                blobs[name] = data if kind == "bin" else np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise RunFolderError(f"{path}: not a checkpoint: {error}") from error
-    return Checkpoint(about["round"], ArrayRecord(arrays), Snapshot(about["state"], blobs, tuple(about["left_out"])))
+                blobs[name] = data if kind == "bin" else _read_array(data)
+        return Checkpoint(
+            int(about["round"]), ArrayRecord(arrays), Snapshot(about["state"], blobs, tuple(about["left_out"]))
+        )
+    except UNREADABLE as error:
+        raise RunFolderError(f"{path}: not a checkpoint: {printable(str(error), 200)}") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, file_bytes: int) -> None:
+    """Raise ValueError where members would take more than the file: compressed ones, or several of the same bytes."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("a member of it is compressed")
+    if sum(member.file_size for member in members) > file_bytes:
+        raise ValueError("its members are larger than the file")
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    """An array whose header promises what follows it, before room is made for that."""
+    stream = io.BytesIO(data)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, kind = read_header[np.lib.format.read_magic(stream)](stream)
+    if kind.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    if math.prod(shape) * kind.itemsize != len(data) - stream.tell():
+        raise ValueError(f"{len(data) - stream.tell()} bytes are no array of shape {str(shape)[:60]}")
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
 
 
 class _Hashed:

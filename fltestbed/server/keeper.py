@@ -10,8 +10,9 @@ from fltestbed.clock import Clock
 from fltestbed.errors import RunFolderError
 from fltestbed.flower.strategy_state import NotCovered, restore, snapshot
 from fltestbed.measure.schema import CHECKPOINT_PAUSE, CHECKPOINT_TIME
-from fltestbed.server.checkpoint import Checkpoint, CheckpointWriter, load
+from fltestbed.server.checkpoint import UNREADABLE, Checkpoint, CheckpointWriter, load
 from fltestbed.server.grid import BundleGrid
+from fltestbed.text import printable
 
 
 class Keeper:
@@ -44,8 +45,8 @@ class Keeper:
         checkpoint = load(self._source)
         try:
             restore(strategy, checkpoint.state.tree, checkpoint.state.blobs)
-        except NotCovered as error:
-            raise RunFolderError(f"{self._source}: cannot go on from it: {error}") from error
+        except (NotCovered, *UNREADABLE) as error:
+            raise RunFolderError(f"{self._source}: cannot go on from it: {printable(str(error), 200)}") from error
         return checkpoint.round, checkpoint.arrays
 
     def round_over(self, round_: int, arrays: ArrayRecord, strategy: Strategy) -> None:

@@ -1,9 +1,11 @@
 """A checkpoint is whole or it is not there, and brings a strategy back to the last bit."""
 
+import io
 import json
 import random
 import subprocess
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -242,6 +244,43 @@ def test_pickle_is_never_read(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a checkpoint: Object arrays cannot be loaded"):
         load(evil)
     assert not ran.exists()
+
+
+def repacked(path: Path, target: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    """A checkpoint with other members in the place of its own."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w", method) as archive:
+        for name in source.namelist():
+            archive.writestr(name, members.get(name) or source.read(name))
+    return target
+
+
+def test_a_checkpoint_takes_no_more_memory_than_it_is_large(tmp_path: Path) -> None:
+    """Compressed members, a header that promises terabytes, nested brackets without end: refused, and little was held."""
+    path = save(tmp_path, Checkpoint(1, model(), Snapshot({}, {"state/0": np.zeros(1)}, ())))
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
+    zeros = {"state/0.npy": bytes(50 << 20)}
+    evil = [
+        (repacked(path, tmp_path / "a.npz", zeros, zipfile.ZIP_DEFLATED), "a member of it is compressed"),
+        (repacked(path, tmp_path / "b.npz", {"state/0.npy": huge.getvalue() + bytes(8)}), "8 bytes are no array of shape"),
+        (repacked(path, tmp_path / "c.npz", {"about.json": b"[" * 100_000}), ""),
+        (repacked(path, tmp_path / "d.npz", {"about.json": b"[]"}), ""),
+    ]
+    tracemalloc.start()
+    for file, says in evil:
+        with pytest.raises(RunFolderError, match=f"not a checkpoint: .*{says}"):
+            load(file)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["aggregate_train", "__class__", "__dict__", "start"])
+def test_no_state_takes_the_place_of_a_method(name: str) -> None:
+    """What an object of the class holds is put back; what the class does is not to be replaced."""
+    taken = snapshot(FedAvg())
+    taken.tree["attributes"][name] = 5
+    with pytest.raises(NotCovered, match=f"{name} is no attribute that holds state"):
+        restore(FedAvg(), taken.tree, taken.blobs)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
