@@ -1,5 +1,6 @@
 """However a run ends, nothing is left of it but its folder, which says how it ended."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import fltestbed, left_over, marked, numpy_app, write_experiment
+from fltestbed.scratch import remove_left_over
+from tests.e2e.conftest import fltestbed, free_port, left_over, marked, numpy_app, write_experiment
 from tests.waiting import wait_until
 
 
@@ -57,6 +59,68 @@ def test_nothing_survives_kill_9(tmp_path: Path) -> None:
         assert len(left_over(mark)) >= 5  # the command, server, ServerApp, client and trainer
         os.kill(process.pid, signal.SIGKILL)
         process.wait(20)
+    wait_until(lambda: left_over(mark) == [])
+
+
+def test_a_second_ctrl_c_ends_at_once_and_the_next_start_removes_what_is_left(tmp_path: Path) -> None:
+    """No process survives it; the folders in the temporary folder do, until somebody needs one: then they are gone."""
+    mark, environment = marked()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with running(tmp_path, environment | {"TMPDIR": str(temporary)}) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(20)
+    assert process.returncode == 130
+    wait_until(lambda: left_over(mark) == [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(temporary))
+        remove_left_over()
+    assert list(temporary.glob("fltestbed-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_waits_for_clients_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    """Status 130, one line, a manifest that says interrupted and by whom, all files with their headers, no process left."""
+    mark, environment = marked()
+    config = write_experiment(tmp_path, clients=2, server={"host": "127.0.0.1", "port": free_port()})
+    command = [sys.executable, "-m", "fltestbed", "server", str(config), "--runs", str(tmp_path), "--name", "waiting"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert "waiting for 2 clients" in process.stdout.readline()
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "fltestbed: interrupted\n")
+    manifest = json.loads((tmp_path / "waiting" / "manifest.json").read_text())
+    assert (manifest["status"], manifest["reason"]) == ("interrupted", "interrupted on the server")
+    assert (tmp_path / "waiting" / "phases.csv").read_text().startswith("run,round,client")
+    wait_until(lambda: left_over(mark) == [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_campaign_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    """Its run ends in good order and says interrupted; no process is left."""
+    mark, environment = marked()
+    file = tmp_path / "c.toml"
+    app = numpy_app(tmp_path, num_server_rounds=50, seconds=30.0)
+    file.write_text(
+        f'name = "c"\nrepetitions = 1\napp = "{app}"\n[factors]\nlink = ["ethernet"]\n[experiment]\nclients = 2\n'
+    )
+    command = [sys.executable, "-m", "fltestbed", "campaign", str(file), "--runs", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        wait_until(
+            lambda: process.poll() is not None or any("queue" in f.read_text() for f in tmp_path.glob("c/*/phases.csv"))
+        )
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "fltestbed: interrupted")
+    (manifest,) = tmp_path.glob("c/*/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "interrupted"
     wait_until(lambda: left_over(mark) == [])
 
 
