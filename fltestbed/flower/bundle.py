@@ -28,6 +28,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from google.protobuf.message import DecodeError
 
+from fltestbed.flower.fleet import MOST_MESSAGE_BYTES
 from fltestbed.flower.objects import Chunk, Content, deflate, inflate, object_ids
 from fltestbed.flower.screening import check_arrays
 from fltestbed.flower.trees import TreeError, check_object, check_trees
@@ -38,8 +39,6 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 MAX_PROLOGUE_BYTES = 1 << 20
 MAX_MESSAGES = 10_000
-MAX_MESSAGE_BYTES = 1 << 20
-"""Of a message without its content: metadata, or the reason of an error."""
 MAX_TREE_BYTES = 64 << 20
 MOST_JOINED_BYTES = 4 << 30
 """Of one message, unless its reader allows fewer."""
@@ -329,7 +328,7 @@ def _read(verify: bool) -> _Steps[Bundle]:
     for _ in range(count):
         message = ProtoMessage()
         tree = ObjectTree()
-        for part, most in ((message, MAX_MESSAGE_BYTES), (tree, MAX_TREE_BYTES)):
+        for part, most in ((message, MOST_MESSAGE_BYTES), (tree, MAX_TREE_BYTES)):
             (length,) = _U32.unpack((yield _U32.size, False)[0])
             if length > most:
                 raise BundleError(f"a part of {length} bytes; at most {most} are allowed")

@@ -10,6 +10,9 @@ from google.protobuf.message import DecodeError
 
 from fltestbed.flower.trees import TreeError, check_trees
 
+MOST_MESSAGE_BYTES = 1 << 20
+"""Of a message without its objects: metadata, or the reason of an error."""
+
 
 class FleetError(ValueError):
     """Bytes that are not what Flower sends there."""
@@ -69,6 +72,8 @@ def check_announcement(request: bytes | bytearray, node_id: int) -> None:
         pushed = PushMessagesRequest.FromString(bytes(request))
         if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
             raise FleetError("a reply is one message with one tree of objects")
+        if pushed.messages_list[0].ByteSize() > MOST_MESSAGE_BYTES:
+            raise FleetError(f"a message of more than {MOST_MESSAGE_BYTES} bytes beside its objects")
         if pushed.messages_list[0].metadata.src_node_id != node_id:
             raise FleetError("the reply is another node's")
         if pushed.messages_list[0].metadata.message_id != pushed.message_object_trees[0].object_id:

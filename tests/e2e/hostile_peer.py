@@ -52,7 +52,7 @@ def wrong_length() -> Iterator[bytes]:
 
 def large_body() -> Iterator[bytes]:
     """A body of 64 MB for Flower's registration, which Flower alone would read."""
-    yield b"POST /v1/fleet/register-node HTTP/1.1\r\ncontent-type: application/x-protobuf\r\n"
+    yield b"POST /v1/fleet/register-node HTTP/1.1\r\ncontent-type: application/protobuf\r\n"
     yield b"content-length: 67108864\r\n\r\n"
     yield from itertools.repeat(MEGABYTE, 64)
 

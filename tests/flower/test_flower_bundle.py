@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fltestbed.flower.bundle import (
     CHUNK_BYTES,
     MAGIC,
-    MAX_MESSAGE_BYTES,
     MAX_PROLOGUE_BYTES,
+    MOST_MESSAGE_BYTES,
     Bundle,
     BundleError,
     Decoder,
@@ -241,7 +241,7 @@ def test_announced_lengths_reserve_no_memory() -> None:
     """Lengths of gigabytes in front of nothing are refused as truncated, a large prologue or message as too large."""
     with pytest.raises(BundleError, match=f"at most {MAX_PROLOGUE_BYTES}"):
         decode(MAGIC + struct.pack(">I", 0xFFFFFFFF))
-    with pytest.raises(BundleError, match=f"at most {MAX_MESSAGE_BYTES}"):
+    with pytest.raises(BundleError, match=f"at most {MOST_MESSAGE_BYTES}"):
         decode(head(b'{"messages": 1}') + struct.pack(">I", 0xFFFFFFFF))
     whole = raw(instruction(1))
     first_object = parts_of(whole)[4 + 2 * 2]

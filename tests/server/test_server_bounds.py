@@ -12,16 +12,18 @@ import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.bundle import Bundle
-from fltestbed.flower.fleet import announcement
+from fltestbed.flower.fleet import announcement, check_announcement
 from fltestbed.server.bounds import MOST_HEAD_BYTES, BoundedProtocol
 from fltestbed.server.guests import Guest, Guests
+from tests.flower.flower_messages import error_answer
 from tests.server.lab import Lab, Running
 from tests.server.pi import TIMEOUT_S, Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
 
-PROTOBUF = {"content-type": "application/x-protobuf"}
+PROTOBUF = {"content-type": "application/protobuf"}
 
 
 def connected(running: Running) -> socket.socket:
@@ -279,6 +281,18 @@ def test_an_announced_tree_is_checked_before_flower_keeps_it(running: Running, l
         assert fleet(running, pi, "push-messages", request.SerializeToString())[0] == 400
     assert fleet(running, pi, "push-messages", b"\xff" * 50)[0] == 400
     assert len(lab.state.object_store) == before
+
+
+def test_the_reason_of_an_error_reply_is_short(running: Running, lab: Lab, pi: Pi) -> None:
+    """Two megabytes of reason, which the ServerApp would not read and so end the run: 400; a short one is handed on."""
+    pi.join()
+    instruct(running, lab, pi.node_id)
+    message = message_in(pi.pull())
+    TaskIdentity.node_id = pi.node_id
+    with pytest.raises(ServerRefused, match="HTTP 400"):
+        pi.node.push_reply(lab.app.run_id, Bundle.of([error_answer(message, "x" * (2 << 20))]))
+    short = announced(Bundle.of([error_answer(message, "it broke")]), pi.node_id)
+    check_announcement(short.SerializeToString(), pi.node_id)
 
 
 def test_objects_that_nobody_asked_for_are_not_read(running: Running, pi: Pi) -> None:
