@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fltestbed.server.tasks import ReplyFacts
+from fltestbed.text import printable
 
 Nanoseconds = Annotated[int, Field(ge=0, lt=1 << 62, strict=True)]
 Seconds = Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)]
@@ -30,8 +31,8 @@ MessageId = Annotated[str, Field(max_length=80)]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
 
 
-MOST_SHOWN = 40
-"""Characters of a value that a message shows."""
+MOST_SHOWN, MOST_PLACE = 40, 100
+"""Characters of a value, and of its place, that a message shows."""
 
 M = TypeVar("M", bound="Facts")
 
@@ -290,7 +291,7 @@ def _validate(model: type[M], facts: dict[str, Any]) -> M:
 def first_problem(error: ValidationError) -> str:
     """The first problem: place, what is allowed, and what it was, if that is short."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = printable(".".join(str(part) for part in problem["loc"]), MOST_PLACE)  # it names keys that somebody chose
     value = problem["input"]
     given = f", not {value!r}" if isinstance(value, int | float | str) and len(str(value)) <= MOST_SHOWN else ""
     return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}{given}"

@@ -1,8 +1,9 @@
 """Connections of the server, and how many of them anybody may hold.
 
-A connection is a stranger's until a request of it was signed with a key that is known. Strangers together, and each node,
-may hold so many; the one that has been there longest goes when another comes. So neither a flood of connections nor one
-node takes the descriptors that the run needs, and nobody who signs his first request is kept out by those who never do.
+A connection is a stranger's until a request of it was signed with a key that is known. Strangers together, each node, and
+all nodes together may hold so many; the one that has been there longest goes when another comes, of all nodes that of the
+one which has the most. So neither a flood of connections nor nodes that mean ill take the descriptors that the run needs, and
+nobody who signs his first request is kept out by those who never do.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from fltestbed.measure.kernel_stamps import StampedSocket
 MOST_STRANGERS = 256
 MOST_OF_A_NODE = 24
 """A stock SuperNode pulls eight objects at once, over a connection each."""
+MOST_OF_ALL_NODES = 4096
 MOST_DESCRIPTORS = 8192
 
 
@@ -33,9 +35,15 @@ class Guest(StampedSocket):
 class Guests:
     """The open connections of one listener, by whose they are."""
 
-    def __init__(self, most_strangers: int = MOST_STRANGERS, most_of_a_node: int = MOST_OF_A_NODE) -> None:
+    def __init__(
+        self,
+        most_strangers: int = MOST_STRANGERS,
+        most_of_a_node: int = MOST_OF_A_NODE,
+        most_of_all_nodes: int = MOST_OF_ALL_NODES,
+    ) -> None:
         self._most_strangers = most_strangers
         self._most_of_a_node = most_of_a_node
+        self._most_of_all_nodes = most_of_all_nodes
         self._strangers: OrderedDict[int, Guest] = OrderedDict()
         self._of_node: dict[int, OrderedDict[int, Guest]] = {}
 
@@ -51,6 +59,15 @@ class Guests:
             of_node = self._of_node.setdefault(node_id, OrderedDict())
             of_node[id(guest)] = guest
             _make_room(of_node, self._most_of_a_node)
+            if self._count() > self._most_of_all_nodes:
+                for guests in self._of_node.values():
+                    _forget_closed(guests)
+                if self._count() > self._most_of_all_nodes:
+                    largest = max(self._of_node.values(), key=len)
+                    _make_room(largest, len(largest) - 1)
+
+    def _count(self) -> int:
+        return sum(map(len, self._of_node.values()))
 
 
 def allow_descriptors(most: int = MOST_DESCRIPTORS) -> int:
@@ -66,11 +83,15 @@ def allow_descriptors(most: int = MOST_DESCRIPTORS) -> int:
     return soft
 
 
+def _forget_closed(guests: OrderedDict[int, Guest]) -> None:
+    for name in [name for name, guest in guests.items() if guest.fileno() < 0]:
+        del guests[name]
+
+
 def _make_room(guests: OrderedDict[int, Guest], most: int) -> None:
     if len(guests) <= most:
         return
-    for name in [name for name, guest in guests.items() if guest.fileno() < 0]:
-        del guests[name]
+    _forget_closed(guests)
     while len(guests) > most:
         _, oldest = guests.popitem(last=False)
         with contextlib.suppress(OSError):  # closed a moment ago

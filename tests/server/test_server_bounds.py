@@ -178,6 +178,26 @@ def test_the_oldest_stranger_makes_room() -> None:
         theirs.close()
 
 
+def test_of_all_nodes_the_one_with_most_connections_makes_room() -> None:
+    """Three of a greedy node and one of each other, five together: another's first ends the greedy node's oldest."""
+    guests = Guests(most_strangers=9, most_of_a_node=3, most_of_all_nodes=5)
+    pairs = sockets(6)
+    for guest, _ in pairs:
+        guests.arrived(guest)
+    for (guest, _), node in zip(pairs, (7, 7, 7, 8, 9, 10), strict=True):
+        guest.prove(node)
+    assert [is_open(theirs) for _, theirs in pairs] == [False, True, True, True, True, True]
+    pairs[1][0].close()
+    (late, theirs), *_ = sockets(1)
+    guests.arrived(late)
+    late.prove(11)
+    assert [is_open(other) for _, other in pairs[2:]] == [True] * 4  # the one that was closed is not counted any more
+    assert is_open(theirs)
+    for guest, other in [*pairs, (late, theirs)]:
+        guest.close()
+        other.close()
+
+
 def test_a_host_with_few_descriptors_gets_more() -> None:
     """In a process of its own, from 200 to 300 of the 400 that it may have at most, and no further than those."""
     program = (

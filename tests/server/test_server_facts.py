@@ -278,3 +278,13 @@ def test_marks_that_are_none_are_refused(marks: Any) -> None:
     """The ServerApp's process is checked as well."""
     with pytest.raises(FactsError):
         read_marks({"marks": marks})
+
+
+def test_keys_that_a_client_chose_are_shown_printable_and_short() -> None:
+    """They stand in a line on the server's terminal."""
+    bytes_of = {"sent_bytes": "x", "received_bytes": 1}
+    for key in ("\x1b[2J\nall is well", "x" * 64):
+        path = {"sent_bytes": 1, "received_bytes": 1, "mismatch": None, "interfaces": {key: bytes_of}}
+        (problem,) = read_late_facts({"path": path}).problems
+        assert problem.isprintable()
+        assert len(problem) < 250
