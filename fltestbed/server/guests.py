@@ -2,8 +2,8 @@
 
 A connection is a stranger's until a request of it was signed with a key that is known. Strangers together, each node, and
 all nodes together may hold so many; the one that has been there longest goes when another comes, of all nodes that of the
-one which has the most. So neither a flood of connections nor nodes that mean ill take the descriptors that the run needs, and
-nobody who signs his first request is kept out by those who never do.
+one which has the most. So neither a flood of connections nor nodes that mean ill take the descriptors that the run needs,
+and nobody who signs his first request is kept out by those who never do.
 """
 
 import contextlib
