@@ -89,7 +89,9 @@ class LabRun:
             except TestbedError as error:
                 problem = error
             except KeyboardInterrupt:
-                end([server], END_TIMEOUT_S)
+                server.terminate()  # it ends while the clients are ended
+                hosts = ", ".join(pi.name for pi in pis)
+                log.warning("%s: stopping the clients on %s; a second Ctrl-C leaves them", name, hosts)
                 self.remote.shell({pi.name: f"systemctl stop {self._unit(pi)}" for pi in pis})
                 raise
             end([server], END_TIMEOUT_S)

@@ -1,6 +1,9 @@
 """What a run over real hosts makes of what the hosts answer."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +15,7 @@ from fltestbed.config_file import validate
 from fltestbed.errors import TestbedError
 from fltestbed.lab.inventory import Inventory, LinkPlace, Pi
 from fltestbed.lab.remote import Answer, Remote
-from fltestbed.lab.run import LabRun
+from fltestbed.lab.run import CURSOR, LabRun
 
 PI = Pi("pi-0", {"5g": LinkPlace(interface="wwan0", server="10.0.0.1", apn="internet")})
 FINDING = {"check": "interface wwan0", "status": "error", "said": "down", "advice": "sudo ip link set wwan0 up"}
@@ -52,3 +55,36 @@ def test_why_a_host_is_not_ready(tmp_path: Path, answer: Answer, says: str) -> N
     with pytest.raises(TestbedError) as refused:
         run._get_ready([PI], tmp_path)
     assert str(refused.value) == says
+
+
+@dataclass(frozen=True)
+class Interrupted(Remote):
+    """Hosts that are asked to start their clients when somebody presses Ctrl-C."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def shell(self, scripts: Mapping[str, str]) -> dict[str, Answer]:
+        """All is well, until the clients are to start."""
+        (script,) = scripts.values()
+        self.asked.append(script)
+        if script.startswith("systemctl start"):
+            raise KeyboardInterrupt
+        return dict.fromkeys(scripts, Answer("", f"{{}}\n{CURSOR}c"))
+
+
+def test_an_interrupt_ends_the_server_and_stops_the_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both, and it says so: a client whose service goes on would wait for the server."""
+    code = (
+        "import pathlib, signal; pathlib.Path('r').mkdir(); pathlib.Path('r/manifest.json').write_text('{}'); signal.pause()"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    monkeypatch.setattr("fltestbed.lab.run.start", lambda _: server)
+    remote = Interrupted(tmp_path)
+    experiment = validate(Experiment, {"name": "e", "clients": 1}, "e")
+    with pytest.raises(KeyboardInterrupt):
+        LabRun(tmp_path, experiment, Inventory(tmp_path, (PI,)), "5g", remote).run("r", tmp_path)
+    assert server.returncode == -signal.SIGTERM
+    assert remote.asked[-1] == "systemctl stop fltestbed-client@wwan0.service"
+    assert "r: stopping the clients on pi-0; a second Ctrl-C leaves them" in caplog.text
