@@ -329,7 +329,10 @@ def _requests() -> list[bytes]:
     post = b"POST /v1/fltestbed/client/clock HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
     smuggled = b"POST / HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
     upgrade = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-    return [b"\xff" + request for request in (post, post * 3, smuggled, upgrade, b"\x16\x03\x01\x02\x00\x01\x00")]
+    trailers = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\na: b\r\n\r\n"
+    zeros = b"POST / HTTP/1.1\r\ncontent-length: 0000000000000000000000000002\r\n\r\n{}"
+    hello = b"\x16\x03\x01\x02\x00\x01\x00"
+    return [b"\xff" + request for request in (post, post * 3, smuggled, upgrade, trailers, zeros, hello)]
 
 
 def _journals() -> list[bytes]:
