@@ -18,23 +18,15 @@ MOST_CONTROL_BYTES = 1 << 20
 
 
 class Replies:
-    """Reads replies while they come.
+    """Reads replies while they come."""
 
-    Parameters
-    ----------
-    clock : Clock
-    most_bytes : int
-        What one may announce.
-    """
-
-    def __init__(self, clock: Clock, most_bytes: int) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._most_bytes = most_bytes
         self._coming: dict[str, Connection] = {}
 
-    async def receive(self, request: Request, reply_to: str) -> tuple[Bundle, int, int, int]:
-        """Decode a reply while it comes; also the client's stamp behind it, when its last byte arrived, and by how much that
-        may be too late.
+    async def receive(self, request: Request, reply_to: str, most_bytes: int) -> tuple[Bundle, int, int, int]:
+        """Decode a reply while it comes, which may announce so many bytes; also the client's stamp behind it, when its last
+        byte arrived, and by how much that may be too late.
 
         Raises
         ------
@@ -46,7 +38,7 @@ class Replies:
         left = _announced(request) - START_BYTES
         connection = connection_of(request)
         with self._alone(reply_to, connection):
-            async for chunk in _chunks(request, self._most_bytes):
+            async for chunk in _chunks(request, most_bytes):
                 part = chunk[: max(left, 0)]
                 tail += chunk[len(part) :]
                 left -= len(part)

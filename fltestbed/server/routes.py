@@ -79,7 +79,7 @@ class Routes:
         self._observer = observer
         self._clock = clock
         self._packing = Packing()
-        self._replies = Replies(clock, roster.largest_message_bytes)
+        self._replies = Replies(clock)
         routes = {
             "client/hello": self._client(self._hello, must_have_joined=False),
             "client/app": self._client(self._app, must_have_joined=False),
@@ -198,7 +198,8 @@ class Routes:
         try:
             if task is not None:
                 self._log.uplink_started(task)
-            bundle, send_ns, end_ns, end_uncertainty_ns = await self._replies.receive(request, reply_to)
+            received = await self._replies.receive(request, reply_to, self._roster.largest_message_bytes)
+            bundle, send_ns, end_ns, end_uncertainty_ns = received
         except ClientDisconnect:
             if task is not None and task.is_measured:
                 reason, read_bytes = connection_of(request).ended or "the request ended early", request.state.read_bytes
