@@ -31,7 +31,9 @@ MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2
 class Server(BundleGrid):
     """A Grid whose SuperLink and clients are here: one reply, or a refusal to give any, for each pull."""
 
-    def __init__(self, failing: int | None = None, silent: int | None = None, minimum_replies: int = 1) -> None:
+    def __init__(
+        self, failing: int | None = None, silent: int | None = None, minimum_replies: int = 1, unfit: int | None = None
+    ) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
             cast(Connection, None),
@@ -41,7 +43,7 @@ class Server(BundleGrid):
             Clock(raw_ns=lambda: next(ticks)),
             minimum_replies=minimum_replies,
         )
-        self.failing, self.silent = failing, silent
+        self.failing, self.silent, self.unfit = failing, silent, unfit
         self.marks: list[dict[str, Any]] = []
         self.at_most: list[int | None] = []
         self.content_bytes: list[int] = []
@@ -92,6 +94,10 @@ class Server(BundleGrid):
             draw = np.random.default_rng(node)
             arrays = {key: Array(draw.standard_normal(array.shape).astype(np.float32)) for key, array in MODEL.items()}
             content["arrays"] = ArrayRecord(arrays)
+            if node == self.unfit:
+                content["arrays"] = ArrayRecord({"w": Array(np.zeros(4, np.float32)), "b": Array(np.zeros(1, np.float32))})
+        elif node == self.unfit:
+            content["metrics"] = MetricRecord({"num-examples": -5, "loss": 1.0})
         return Message(content, reply_to=message)
 
     @property
@@ -117,7 +123,7 @@ def run() -> Callable[..., ArrayRecord]:
 
     def started(server: Server, strategy: Strategy, streaming: bool = True, rounds: int = 1, **options: Any) -> ArrayRecord:
         random.seed(1)  # Flower draws the order of the clients, which decides where Krum finds a tie
-        with observed_strategies(lambda *step: None, lambda: 0, server if streaming else None):
+        with observed_strategies(lambda *step: None, lambda: 0, server if streaming else None, judging_grid=server):
             result = strategy.start(server, MODEL, num_rounds=rounds, **options)
         server.flush()
         return result.arrays
@@ -173,6 +179,23 @@ def test_what_is_added_up_before_a_deadline_comes_before_the_last_reply(run: Sta
 def test_error_replies_are_left_out(run: Start) -> None:
     """The average is over the two others."""
     assert_close(run(Server(failing=2), FedAvg()), run(Server(failing=2), FedAvg(), streaming=False))
+
+
+@pytest.mark.parametrize("unfit", NODES)
+@pytest.mark.parametrize("make", [FedAvg, FedMedian])
+def test_a_reply_that_does_not_fit_costs_itself_alone(run: Start, make: Callable[[], FedAvg], unfit: int) -> None:
+    """Whichever comes first, with streaming and without: the model is that of the others, and the server is told who was
+    left out of which round, and why.
+    """
+    for streaming in (True, False):
+        server = Server(unfit=unfit)
+        assert_close(run(server, make(), streaming=streaming), run(Server(failing=unfit), make(), streaming=False))
+        (refused,) = [mark for mark in server.marks if mark["kind"] == "refused"]
+        assert refused["reason"] == "its arrays have other names or shapes than those that were sent"
+        errors = [mark["error"] for mark in server.marks if mark["kind"] == "held" and mark["error"]]
+        assert errors == ["its weight (num-examples) is -5, and has to be a number from 0 on"]  # in its evaluation
+        (reply,) = [each for each in server.handed_out if each.metadata.reply_to_message_id == refused["message_id"]]
+        assert reply.metadata.src_node_id == unfit or not reply.has_error()
 
 
 def test_a_round_with_too_few_replies_aggregates_nothing(run: Start) -> None:

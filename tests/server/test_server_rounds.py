@@ -226,6 +226,20 @@ def test_an_error_reply_is_a_failure_of_what_the_app_did(round_: Round) -> None:
     assert failed == [("train", "ValueError: no")]
 
 
+def test_a_reply_that_is_refused_is_missing(round_: Round) -> None:
+    """It was held like any other, and the round went on without it: named with its phase and why, and not counted."""
+    round_.answer_a()
+    round_.log.held("a", 3100, None)
+    round_.log.refused("a", 3200, "its arrays are not NumPy's")
+    round_.log.refused("unknown", 3200, "")
+    (row,) = round_.rows["events.csv"]
+    assert (row["event"], row["client"], row["phase"], row["symptom"], row["detail"]) == (
+        "missing", "pi-a", "train", "error reply", "its arrays are not NumPy's",
+    )  # fmt: skip
+    round_.log.gathered(3300)
+    assert (round_.log.rounds[1].replied, round_.log.rounds[1].selected) == (0, 2)
+
+
 def test_an_error_that_flower_makes_fails_the_phase_under_way(round_: Round) -> None:
     """The node is gone: there was no reply to stamp, so one row without stamps names the phase and the reason."""
     round_.deliver("b", 2400)
