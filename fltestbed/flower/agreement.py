@@ -7,17 +7,20 @@ averaged.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import Message, MetricRecord
+import numpy as np
+from flwr.app import Array, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg, FedXgbBagging, FedXgbCyclic, Strategy
 
 from fltestbed.flower.folding import WEIGHT_LIMIT, read_array
 from fltestbed.text import printable
 
-Form = frozenset[tuple[str, Hashable]]
-"""Names of arrays, each with its shape and whether it is complex."""
+Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""Shape and type of each array."""
+Form = frozenset[tuple[str, tuple[int, ...], bool]]
+"""Name, shape and whether it is complex of each array: what replies have to have in common."""
 
 
 def wants_agreement(strategy: Strategy) -> bool:
@@ -56,8 +59,8 @@ class Agreement:
         self._may_differ = may_differ
         self._weighted_by_key = weighted_by_key
         self._has_arrays = sent is not None
-        self._sent = None if sent is None else _form_of(sent)
-        self._forms: dict[str, Form | None] = {}
+        self._sent = _layout_of(sent) if sent is not None else None
+        self._layouts: dict[str, Layout] = {}
 
     def problem(self, reply: Message) -> str | None:
         """Why a reply can be averaged with no others, whatever they are; None if it can."""
@@ -79,28 +82,32 @@ class Agreement:
         records = len(reply.content.array_records)
         if records != 1:
             return f"it has {records} records of arrays; strategies that average need one"
-        form = self._forms[reply.metadata.reply_to_message_id] = _form_of(reply)
-        return None if form is not None else "its arrays are not NumPy's"
+        layout = _layout_of(reply)
+        if layout is None:
+            return "its arrays are not NumPy's"
+        self._layouts[reply.metadata.reply_to_message_id] = layout
+        return None
 
     def is_like_sent(self, reply: Message) -> bool:
         """Whether a reply has the arrays of the message that it answers: then it counts, whatever the others are."""
-        return self._has_arrays and self._forms.get(reply.metadata.reply_to_message_id) == self._sent
+        return self._has_arrays and self._layouts.get(reply.metadata.reply_to_message_id) == self._sent
 
     def settle(self, replies: Sequence[Message]) -> dict[str, str]:
         """Which replies cannot be averaged with the others, by the message that each answers, and why.
 
-        The others are made alike: metrics that not all report are taken out, and records get the names that most have.
+        The others are made alike: arrays get the type that most have, records the names, and metrics that not all report are
+        taken out.
         """
         left = [reply for reply in replies if not reply.has_error()]
         refused: dict[str, str] = {}
         if self._has_arrays and left:
-            forms = [self._forms.get(reply.metadata.reply_to_message_id) for reply in left]
-            agreed = self._sent
-            if self._may_differ and not (self._sent and self._sent in forms):
+            forms = [_form_of(self._layouts[reply.metadata.reply_to_message_id]) for reply in left]
+            sent = agreed = _form_of(self._sent or {})
+            if self._may_differ and not (sent and sent in forms):
                 ((agreed, _),) = Counter(forms).most_common(1)
             refused = {
                 reply.metadata.reply_to_message_id: "its arrays have other names or shapes than "
-                + ("those that were sent" if agreed == self._sent else "those of most replies")
+                + ("those that were sent" if agreed == sent else "those of most replies")
                 for reply, form in zip(left, forms, strict=True)
                 if form != agreed
             }
@@ -110,21 +117,41 @@ class Agreement:
                 reply.metadata.reply_to_message_id: f"the weights ({self._weighted_by_key}) of all replies are 0"
                 for reply in left
             }
+        if self._has_arrays:
+            self._cast_alike(left)
         _name_alike(left)
         _keep_common(left)
         return refused
 
+    def _cast_alike(self, replies: Sequence[Message]) -> None:
+        """Of one array in half precision Flower may make half the precision of all, in this round and those to come."""
+        layouts = [self._layouts[reply.metadata.reply_to_message_id] for reply in replies]
+        for key in layouts[0]:
+            kinds = [layout[key][1] for layout in layouts]
+            ((common, _),) = Counter(kinds).most_common(1)
+            for reply, kind in zip(replies, kinds, strict=True):
+                record = next(iter(reply.content.array_records.values()))
+                if kind == common or not record[key].data:  # its bytes are in the sum already
+                    continue
+                if (value := read_array(record[key])) is not None:
+                    with np.errstate(all="ignore"):
+                        record[key] = Array(np.asarray(value.astype(common)))
 
-def _form_of(message: Message) -> Form | None:
+
+def _layout_of(message: Message) -> Layout | None:
     """The arrays of a message's first record of arrays; None if one cannot be read."""
-    found: list[tuple[str, Hashable]] = []
+    found: Layout = {}
     for record in list(message.content.array_records.values())[:1]:
         for key, array in record.items():
             value = read_array(array)
             if value is None or value.dtype.kind not in "biufc":
                 return None
-            found.append((key, (value.shape, value.dtype.kind == "c")))
-    return frozenset(found)
+            found[key] = value.shape, value.dtype
+    return found
+
+
+def _form_of(layout: Layout) -> Form:
+    return frozenset((key, shape, kind.kind == "c") for key, (shape, kind) in layout.items())
 
 
 def _metrics(reply: Message) -> MetricRecord:

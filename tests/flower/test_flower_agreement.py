@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fltestbed.flower.agreement import Agreement, wants_agreement
 from fltestbed.flower.bundle import broken_reply
+from fltestbed.flower.folding import Fold, folded_averages
 from tests.flower.flower_messages import instruction
 
 KEY = "num-examples"
@@ -125,9 +126,10 @@ def test_one_that_does_not_fit_is_refused_and_the_others_are_averaged(kind: str,
 @pytest.mark.parametrize("kind", ODD)
 def test_one_that_is_merely_odd_counts(kind: str) -> None:
     """More metrics than others, other names of its records, another precision: averaged with the others."""
-    refused, arrays = trained([content(), ODD[kind](), content()])
+    refused, arrays = trained([ODD[kind](), content(), content()])
     assert refused == []
     assert arrays is not None
+    assert {array.numpy().dtype for array in arrays.values()} == {np.dtype(np.float32)}  # whichever came first
     assert np.allclose(arrays["w"].numpy(), 1.0, rtol=2**-10)
 
 
@@ -152,6 +154,28 @@ def test_weights_that_are_all_zero_make_no_average() -> None:
     assert reasons == [f"the weights ({KEY}) of all replies are 0"] * 2
     assert arrays is None
     assert trained([content(weight=0), content()])[0] == []
+
+
+def test_a_type_that_all_replies_have_stays() -> None:
+    """An app that computes in another precision than it was sent is not cast."""
+    _, arrays = trained([ODD["float64"](), ODD["float64"]()])
+    assert arrays is not None
+    assert arrays["w"].numpy().dtype == np.float64
+
+
+def test_what_was_added_up_already_stays_as_it_is() -> None:
+    """One reply in the type that was sent is folded, two in another are whole: the average is of all three."""
+    agreement, fold = Agreement(KEY, instruction(1, SENT)), Fold(KEY)
+    replies = [reply_with(each) for each in (content(), ODD["float64"](), ODD["float64"]())]
+    for reply in replies:
+        assert agreement.problem(reply) is None
+        if agreement.is_like_sent(reply):
+            fold.take(reply)
+    assert agreement.settle(replies) == {}
+    with folded_averages():
+        arrays, _ = FedAvg().aggregate_train(1, replies)
+    assert arrays is not None
+    assert arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
 
 
 def test_replies_of_another_form_than_was_sent_count_if_all_have_it() -> None:
