@@ -17,7 +17,6 @@ from fltestbed.flower.bundle import (
     CHUNK_BYTES,
     MAGIC,
     MAX_PROLOGUE_BYTES,
-    MOST_MESSAGE_BYTES,
     Bundle,
     BundleError,
     Decoder,
@@ -26,6 +25,7 @@ from fltestbed.flower.bundle import (
     encode_head,
     read_prologue,
 )
+from fltestbed.flower.fleet import MOST_MESSAGE_BYTES
 from fltestbed.flower.objects import object_ids
 from tests.flower.flower_messages import error_answer, instruction, raw, tensors
 
