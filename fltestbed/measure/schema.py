@@ -259,7 +259,7 @@ EVENTS_TABLE = Table(
         message_type Flower's type of the message that was not answered
         message_id Flower's identifier of that message
         attempt [int] how often the message had been sent to the client
-        phase phase in which the client was last seen, by the stamps that the server has; empty where there is none
+        phase the latest phase that the server knows to have begun; empty where there is none. A downlink counts as over when the client's host has acknowledged all of it: its buffers take what fits, also for a process that stands still, so the client of a message that fits can be named in train although it has not read it
         symptom what was seen, to be counted: connection reset by the client, connection closed by the client, connection stalled (its host acknowledged nothing), connection timed out, silence (its connection stood), error reply, node unavailable (Flower's own word for a node without a heartbeat)
         detail the symptom in full, and which limit was over
         raw_ns server's clock

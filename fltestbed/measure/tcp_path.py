@@ -30,6 +30,8 @@ class PathState:
         Retransmission timeouts in a row without an acknowledgement of anything new (tcpi_retransmits).
     ack_silence_s, data_silence_s : float
         Since the last acknowledgement of any kind, and since the last data, came from the other side.
+    acked_bytes : int
+        That the other host has acknowledged since the connection was made; known also when it has been reset.
     """
 
     unacked_segments: int
@@ -37,6 +39,7 @@ class PathState:
     timeouts: int
     ack_silence_s: float
     data_silence_s: float
+    acked_bytes: int
 
     @property
     def is_delivered(self) -> bool:
@@ -57,7 +60,10 @@ def path_state(sock: socket.socket) -> PathState | None:
     info = tcp_info(sock)
     if info is None:
         return None
-    return PathState(info.unacked, info.notsent_bytes, info.retransmits, info.last_ack_recv / 1e3, info.last_data_recv / 1e3)
+    return PathState(
+        info.unacked, info.notsent_bytes, info.retransmits, info.last_ack_recv / 1e3, info.last_data_recv / 1e3,
+        info.bytes_acked,
+    )  # fmt: skip
 
 
 def probe_while_waiting(sock: socket.socket, on: bool) -> None:

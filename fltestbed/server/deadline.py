@@ -127,7 +127,8 @@ class DeadlineWatch:
         before, self._phases = self._phases, {}
         for task in pending:
             phase, since_ns = before.get(task.message_id, ("", 0))
-            self._phases[task.message_id] = (task.state, since_ns if phase == task.state else now_ns)
+            seen = self._presence.phase_of(task)
+            self._phases[task.message_id] = (seen, since_ns if phase == seen else now_ns)
             limit = self.limit_of(task)
             if now_ns >= limit.end_ns:
                 self._give_up(task, now_ns, limit)

@@ -14,6 +14,8 @@ from typing import Any
 
 from fltestbed.clock import Clock
 from fltestbed.measure.kernel_stamps import StampedSocket
+from fltestbed.measure.tcp import TcpSnapshot, tcp_snapshot
+from fltestbed.measure.tcp_path import PathState, path_state
 
 MOST_STRANGERS = 256
 MOST_OF_A_NODE = 24
@@ -23,9 +25,25 @@ MOST_DESCRIPTORS = 8192
 
 
 class Guest(StampedSocket):
-    """An accepted connection."""
+    """An accepted connection.
+
+    Attributes
+    ----------
+    last_path : PathState or None
+        The way to the other side when the socket was closed: asyncio's TLS tells of that afterwards. None before.
+    last_snapshot : TcpSnapshot or None
+        TCP_INFO at that time.
+    """
 
     guests: "Guests"
+    last_path: PathState | None = None
+    last_snapshot: TcpSnapshot | None = None
+
+    def close(self) -> None:
+        """Close it, and remember how it was."""
+        if self.fileno() >= 0:
+            self.last_path, self.last_snapshot = path_state(self), tcp_snapshot(self)
+        super().close()
 
     def prove(self, node_id: int) -> None:
         """A request on it was signed by this node."""

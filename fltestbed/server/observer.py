@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fltestbed.clock import Clock
 from fltestbed.flower.fleet import FleetError, announced_reply, pulled_message, pushed_object, wanted_objects
 from fltestbed.flower.superlink import Superlink
+from fltestbed.server.attendance import Attendance
 from fltestbed.server.exchange import Exchange
-from fltestbed.server.presence import Presence
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
@@ -77,10 +77,10 @@ class Observer:
         log: RoundLog,
         transfers: TransferLog,
         clock: Clock,
-        presence: Presence,
+        attendance: Attendance,
         largest_message_bytes: int = 1 << 30,
     ) -> None:
-        self._presence = presence
+        self._attendance = attendance
         self._most_pushed_bytes = MOST_PUSHED * largest_message_bytes
         self._superlink = superlink
         self._exchange = exchange
@@ -106,7 +106,6 @@ class Observer:
         if node_id is None:
             await app(scope, receive, send)
             return
-        self._presence.heard(node_id, None)  # not proved to be the node; the worst of a lie is that it is asked again
         if kind == "push-object" and not self._may_push(node_id, int(Headers(scope=scope).get("content-length", 0))):
             refusal = JSONResponse({"error": "more was pushed than one reply may have"}, status_code=413)
             await refusal(scope, receive, send)
@@ -127,6 +126,8 @@ class Observer:
             passing.first_out_ns = passing.first_out_ns or passing.last_out_ns
             if message["type"] == "http.response.start":
                 passing.status = message["status"]
+                if passing.status == HTTP_OK:  # so it was signed by the node that it names
+                    self._attendance.heard(node_id)
                 passing.announced_bytes = int(Headers(raw=message["headers"]).get("content-length", -1))
             else:
                 passing.response += message.get("body", b"")

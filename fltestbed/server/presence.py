@@ -22,6 +22,10 @@ class Line(Protocol):
     def path(self) -> PathState | None:
         """The way to the client."""
 
+    @property
+    def has_delivered(self) -> bool:
+        """Whether the client's host has acknowledged all of the latest message."""
+
     def abandon(self, reason: str) -> None:
         """Give it up."""
 
@@ -88,19 +92,28 @@ class Presence:
         path = None if contact.line is None or contact.line.ended is not None else contact.line.path
         return since_request_s if path is None else min(since_request_s, path.data_silence_s)
 
-    def observe(self, task: Task) -> Symptom:
-        """What can be seen of a client that owes a reply: the phase of its last stamp, and the symptom.
+    def phase_of(self, task: Task) -> str:
+        """The latest phase of a message that the server knows to have begun.
 
-        A message whose last bytes its host has not acknowledged is still in its downlink, although all of it was handed to
-        the kernel.
+        A downlink is over when the client's host has acknowledged all of it, which is later than its last byte was handed to
+        the kernel here, and may be earlier than the client has read it: its host takes what its buffers hold, also for a
+        process that stands still. What has been seen to be over stays over, whatever the connection carries next.
         """
+        line = task.downlink_line
+        if line is None or task.state not in ("train", "evaluate"):
+            return task.state
+        if not line.has_delivered:
+            return "downlink"
+        task.downlink_line = None
+        return task.state
+
+    def observe(self, task: Task) -> Symptom:
+        """What can be seen of a client that owes a reply: its phase, as `phase_of` says, and the symptom."""
         contact = self._contacts.get(task.node_id)
         line = None if contact is None else contact.line
-        phase = task.state
+        phase = self.phase_of(task)
         if contact is None or line is None:
             return Symptom(phase, "silence", f"nothing heard for {self.silence_s(task.node_id):.1f} s")
-        if phase in ("train", "evaluate") and line is task.downlink_line and line.path and not line.path.is_delivered:
-            phase = "downlink"
         if line.ended is not None:
             return Symptom(phase, line.ended.partition(":")[0], line.ended)
         silence_s = self.silence_s(task.node_id)

@@ -29,8 +29,10 @@ class Connection:
         # asyncio hands out a wrapper of the socket that it reads from
         inner = getattr(sock, "_sock", sock)
         self._stamped = inner if isinstance(inner, StampedSocket) else None
+        self._guest = inner if isinstance(inner, Guest) else None
         self._sends_message = False
         self._message_left_ns: int | None = None
+        self._message_end = 0
         self.mark = tcp_snapshot(sock)
         """TCP_INFO when the connection was made, or when `set_mark` was last called."""
         self.requests = 0
@@ -49,13 +51,17 @@ class Connection:
     @property
     def path(self) -> PathState | None:
         """The way to the other side now, or when the connection ended."""
-        return self.last_path or path_state(self._socket)
+        path = self.last_path or path_state(self._socket)
+        return self._guest.last_path if path is None and self._guest is not None else path
 
     def end(self, reason: str) -> None:
         """The connection is no more; the first reason counts."""
         if self.ended is None:
             self.ended = reason
-            self.last_path, self.last_snapshot = path_state(self._socket), self.snapshot()
+            self.last_path = self.path
+            self.last_snapshot = self.snapshot()
+            if self.last_snapshot is None and self._guest is not None:
+                self.last_snapshot = self._guest.last_snapshot
 
     def abandon(self, reason: str) -> None:
         """Give the connection up: what is still to be sent is not sent any more, and its request ends."""
@@ -69,6 +75,22 @@ class Connection:
         path = None if self.ended is not None else path_state(self._socket)
         if path is not None and path.is_stalled(STALL_S):
             self.abandon(f"connection stalled: nothing acknowledged for {path.ack_silence_s:.1f} s")
+
+    def begin_message(self, size_bytes: int) -> None:
+        """The next bytes that are sent are a message, of so many bytes at least."""
+        path = self.path
+        self._message_end = 0 if path is None else path.acked_bytes + size_bytes
+
+    @property
+    def has_delivered(self) -> bool:
+        """Whether the client's host has acknowledged all of the latest message; True where the kernel does not say.
+
+        A connection that has ended holds nothing any more: then what was acknowledged by that time counts alone.
+        """
+        path = self.path
+        if path is None:
+            return True
+        return path.acked_bytes >= self._message_end and (self.ended is not None or path.is_delivered)
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
@@ -85,8 +107,8 @@ class Connection:
 
     def prove(self, node_id: int) -> None:
         """A request on this connection was signed by a node that is known."""
-        if isinstance(self._stamped, Guest):
-            self._stamped.prove(node_id)
+        if self._guest is not None:
+            self._guest.prove(node_id)
 
     def switch(self, on: bool) -> None:
         """Let the kernel stamp what comes and goes, or nothing at all."""

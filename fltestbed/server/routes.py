@@ -32,13 +32,13 @@ from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, BundleError, Packing, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.answers import StampedAnswer
+from fltestbed.server.attendance import Attendance
 from fltestbed.server.bodies import Replies, connection_of, json_object
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.host_log import HostLog
 from fltestbed.server.late_facts import read_late_facts
 from fltestbed.server.observer import Observer
-from fltestbed.server.presence import Presence
 from fltestbed.server.protocol import SCOPE_KEY
 from fltestbed.server.roster import JoinRefused, NotJoined, Roster
 from fltestbed.server.rounds import RoundLog
@@ -67,9 +67,9 @@ class Routes:
         transfers: TransferLog,
         observer: Observer,
         clock: Clock,
-        presence: Presence,
+        attendance: Attendance,
     ) -> None:
-        self._presence = presence
+        self._attendance = attendance
         self._superlink = superlink
         self._exchange = exchange
         self._roster = roster
@@ -112,7 +112,7 @@ class Routes:
             try:
                 if must_have_joined:
                     self._roster.check_joined(node_id)
-                    self._heard(request, node_id)
+                    self._attendance.heard(node_id, connection_of(request))
                 with connection_of(request).under_way():
                     return await handler(request, node_id)
             except (BundleError, FactsError, JoinRefused) as error:
@@ -124,13 +124,6 @@ class Routes:
                 return _refusal(500, str(error))
 
         return authenticated
-
-    def _heard(self, request: Request, node_id: int) -> int | None:
-        lost_ns = self._presence.heard(node_id, connection_of(request))
-        if lost_ns is not None:
-            self._superlink.revive(node_id)  # Flower's own heartbeat may be half a minute away
-            self._log.absences.returned(self._roster[node_id], self._clock.raw_ns(), lost_ns)
-        return lost_ns
 
     def _unknown_key(self) -> str:
         if self._superlink.takes_listed_keys_alone:
@@ -153,7 +146,7 @@ class Routes:
         facts = await json_object(request)
         before = self._roster.boot_of(node_id)
         client = self._roster.join(node_id, facts)
-        lost_ns = self._heard(request, node_id)
+        lost_ns = self._attendance.heard(node_id, connection_of(request))
         if client.joins > 1 and client.allowance.take(1, self._clock.raw_ns()):
             detail = "its host was started again" if client.boot != before else "its process was started again"
             self._log.absences.joined_again(client, self._clock.raw_ns(), lost_ns, detail)
@@ -296,6 +289,7 @@ class _Downlink(Response):
             of_the_message = {"round": known.round, "message_type": known.message_type, "measured": known.is_measured}
         connection = connection_of(self._request)
         connection.switch(is_measured)
+        connection.begin_message(payload_bytes)
         if is_measured:
             connection.set_mark()
             connection.begin_sending(is_message=True)
@@ -320,7 +314,8 @@ class _Downlink(Response):
         if task is not None:
             if is_measured:
                 routes._transfers.downlink_sent(task, start_ns, end_ns, payload_bytes, connection)
-            routes._log.downlink_sent(task)
+            if connection.ended is None:  # else uvicorn has thrown away what was given to it since
+                routes._log.downlink_sent(task)
 
 
 def _number(request: Request, name: str) -> int | None:

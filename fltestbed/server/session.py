@@ -29,6 +29,7 @@ from fltestbed.measure.stamping import LoopLag, StampError
 from fltestbed.server.absence import AbsenceLog
 from fltestbed.server.admission import Admission
 from fltestbed.server.app_parent import app_process, run_app
+from fltestbed.server.attendance import Attendance
 from fltestbed.server.checkpoint import FOLDER as CHECKPOINTS
 from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
@@ -218,12 +219,14 @@ class Session:
         hosts = HostLog(recorder, manifest.zero_raw_ns)
         roster = Roster(experiment, superlink, app, manifest, link=str((self.link or {}).get("name", "unknown")))
         transfers = TransferLog(recorder)
-        largest = experiment.server.largest_message_bytes
-        observer = Observer(superlink, exchange, log, transfers, self.clock, presence, largest)
+        attendance = Attendance(presence, superlink, roster, log, self.clock)
+        observer = Observer(
+            superlink, exchange, log, transfers, self.clock, attendance, experiment.server.largest_message_bytes
+        )  # fmt: skip
         watch = DeadlineWatch(experiment, log, exchange, transfers, presence, app.run_id, self.clock)
         waiting = Waiting(log, roster, presence, watch, experiment.deadlines.return_s, self.clock)
         desk = Desk(superlink, exchange, roster, log, self.clock, presence, waiting)
-        routes = Routes(superlink, exchange, roster, log, hosts, transfers, observer, self.clock, presence)
+        routes = Routes(superlink, exchange, roster, log, hosts, transfers, observer, self.clock, attendance)
         superlink.app.add_middleware(Gate, routes=routes, observer=FleetGuard(observer, superlink, experiment))
         # The ServerApp's way in: without TLS, whatever the network's listener does.
         inside = listen("127.0.0.1", 0, is_stamped=False)

@@ -86,7 +86,7 @@ class Symptom:
     Attributes
     ----------
     phase : str
-        The phase in which the client was last seen.
+        The latest that the server knows to have begun (`fltestbed.server.presence.Presence.phase_of`).
     kind : str
         In a word or two, to be counted: connection reset by the client, connection closed by the client, connection stalled,
         silence, error reply...
@@ -123,7 +123,7 @@ class Task:
     lost: Symptom | None = None
     """Why the round went on without a reply; None as long as it has not."""
     downlink_line: Any = None
-    """The connection that carries the message."""
+    """The connection that carries the message; None when it is known that the client's host has got all of it."""
 
 
 @dataclass

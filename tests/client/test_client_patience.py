@@ -31,7 +31,7 @@ def test_a_stalled_connection_wakes_who_reads_it(
     guard.begin(client)
     guard.look()
     assert guard.reason is None
-    monkeypatch.setattr(patience, "path_state", lambda _: PathState(4, 1000, 3, 3.25, 9.0))
+    monkeypatch.setattr(patience, "path_state", lambda _: PathState(4, 1000, 3, 3.25, 9.0, 0))
     guard.look()
     assert client.recv(1) == b""
     assert guard.reason == "stalled: the server's host acknowledged nothing for 3.2 s"
@@ -40,13 +40,13 @@ def test_a_stalled_connection_wakes_who_reads_it(
 
 @pytest.mark.parametrize(
     "path",
-    [PathState(0, 90_000, 0, 60.0, 60.0), PathState(4, 0, 0, 60.0, 60.0), PathState(4, 0, 3, 2.9, 60.0)],
+    [PathState(0, 90_000, 0, 60.0, 60.0, 0), PathState(4, 0, 0, 60.0, 60.0, 0), PathState(4, 0, 3, 2.9, 60.0, 0)],
     ids=["its window is closed", "nothing was sent twice", "not for long"],
 )
 def test_what_may_still_come_is_waited_for(path: PathState) -> None:
     """A receiver that is stopped or slow acknowledges what it has; a long way may take its time."""
     assert not path.is_stalled(3.0)
-    assert PathState(4, 0, 3, 3.0, 60.0).is_stalled(3.0)
+    assert PathState(4, 0, 3, 3.0, 60.0, 0).is_stalled(3.0)
 
 
 def test_an_idle_connection_is_not_probed(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -19,6 +19,7 @@ from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.superlink import Superlink
 from fltestbed.measure.manifest import Manifest
 from fltestbed.security.node_keys import RegisteredKey
+from fltestbed.server.attendance import Attendance
 from fltestbed.server.deadline import DeadlineWatch
 from fltestbed.server.desk import Desk
 from fltestbed.server.exchange import Exchange
@@ -60,14 +61,15 @@ class Lab:
         self.log = RoundLog(self.rows, self.manifest.zero_raw_ns, observe=self.presence.observe)
         self.hosts = HostLog(self.rows, self.manifest.zero_raw_ns)
         self.transfers = TransferLog(self.rows)
-        self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK, self.presence)
+        self.attendance = Attendance(self.presence, self.superlink, self.roster, self.log, SYSTEM_CLOCK)
+        self.observer = Observer(self.superlink, self.exchange, self.log, self.transfers, SYSTEM_CLOCK, self.attendance)
         self.watch = DeadlineWatch(
             self.experiment, self.log, self.exchange, self.transfers, self.presence, self.app.run_id, SYSTEM_CLOCK
         )
         self.waiting = Waiting(self.log, self.roster, self.presence, self.watch, 60.0, SYSTEM_CLOCK)
         self.routes = Routes(
             self.superlink, self.exchange, self.roster, self.log, self.hosts, self.transfers, self.observer, SYSTEM_CLOCK,
-            self.presence,
+            self.attendance,
         )  # fmt: skip
         self.desk = Desk(
             self.superlink, self.exchange, self.roster, self.log, SYSTEM_CLOCK, self.presence, self.waiting
@@ -103,14 +105,14 @@ class Lab:
 
 
 class Running:
-    """The lab's server on a free port of loopback, in a thread."""
+    """The lab's server on a port of loopback, a free one if none is given, in a thread."""
 
-    def __init__(self, lab: Lab, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, lab: Lab, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.lab = lab
         self._tls = tls
         self.guard = FleetGuard(lab.observer, lab.superlink, lab.experiment)
         lab.superlink.app.add_middleware(Gate, routes=lab.routes, observer=self.guard)
-        self._listener = listen("127.0.0.1", 0)
+        self._listener = listen("127.0.0.1", port)
         self.port: int = self._listener.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self._ready = threading.Event()

@@ -18,7 +18,7 @@ from fltestbed.server.transfers import TransferLog
 from tests.server.recorded import Rows
 
 S = 1_000_000_000
-WELL = PathState(0, 0, 0, 0.1, 0.1)
+WELL = PathState(0, 0, 0, 0.1, 0.1, 1000)
 
 
 class FakeExchange:
@@ -40,6 +40,7 @@ class FakeLine:
     path: PathState = WELL
     ended: str | None = None
     requests: int = 0
+    has_delivered: bool = True
     told: list[str] = field(default_factory=list)
 
     def abandon(self, reason: str) -> None:
@@ -68,11 +69,11 @@ class Watched:
             self.presence.heard(node, line)
         self.send(1)
 
-    def send(self, round_: int) -> None:
+    def send(self, round_: int, message_type: str = "train") -> None:
         """Send both messages of a round."""
         now = int(self.now_s * S)
         messages = [("a", 1, Client("pi-a", "5g")), ("b", 2, Client("pi-b", "5g"))]
-        self.log.sent(round_, "train", [(f"{name}{round_}", node, client) for name, node, client in messages], now, now)
+        self.log.sent(round_, message_type, [(f"{name}{round_}", node, client) for name, node, client in messages], now, now)
 
     def task(self, message_id: str) -> Task:
         """A message that is under way."""
@@ -126,6 +127,30 @@ def test_a_phase_has_a_limit_of_its_own_from_when_it_began() -> None:
     assert watched.rows["events.csv"][0]["detail"].endswith("(deadlines.train-s = 20)")
 
 
+@pytest.mark.parametrize(
+    ("phase", "message_type"), [("queue", "train"), ("train", "train"), ("evaluate", "evaluate"), ("uplink", "train")]
+)
+def test_every_phase_of_a_client_has_its_key(phase: str, message_type: str) -> None:
+    """The limit of 3 s is that phase's alone, and runs from the moment at which the server saw it begin, here at 12 s."""
+    watched = Watched(**{f"{phase}-s": 3.0})
+    watched.log.gathered(10 * S)
+    watched.now_s = 12.0
+    watched.send(2, message_type)
+    if phase != "queue":
+        task = watched.task("a2")
+        watched.log.downlink_started("a2", 12 * S, 1000)
+        watched.log.downlink_sent(task)
+        if phase == "uplink":
+            watched.log.uplink_started(task)
+    watched.answer("b2", 12.0)
+    watched.at(12.0)
+    watched.at(14.9)
+    assert watched.exchange.expired == []
+    watched.at(15.0)
+    assert watched.exchange.expired == ["a2"]
+    assert watched.rows["events.csv"][-1]["detail"].endswith(f"(deadlines.{phase}-s = 3)")
+
+
 def test_a_reply_that_has_arrived_is_not_given_up() -> None:
     """What the ServerApp takes long to collect is no fault of the client's."""
     watched = Watched()
@@ -140,13 +165,65 @@ def test_bytes_that_are_not_acknowledged_are_still_in_the_downlink() -> None:
     task = watched.task("a1")
     watched.log.downlink_started("a1", 11 * S, 1000)
     task.downlink_line = watched.lines[1]
+    watched.lines[1].has_delivered = False
     watched.log.downlink_sent(task)
-    assert watched.presence.observe(task).phase == "train"
-    watched.lines[1].path = PathState(3, 0, 2, 4.5, 9.0)
+    watched.lines[1].path = PathState(3, 0, 2, 4.5, 9.0, 500)
     seen = watched.presence.observe(task)
     assert (seen.phase, seen.kind, seen.detail) == ("downlink", "silence", "nothing acknowledged for 4.5 s")
     watched.lines[1].ended = "connection stalled: nothing acknowledged for 4.5 s"
     assert watched.presence.observe(task).kind == "connection stalled"
+
+
+def test_the_limit_of_a_downlink_holds_until_it_is_acknowledged(watched_downlink: Watched) -> None:
+    """All was handed to the kernel at 12 s and is acknowledged at 15 s: until then the downlink's limit of 5 s runs, from
+    11 s on, and training's of 20 s from then.
+    """
+    watched = watched_downlink
+    task = watched.task("a1")
+    watched.at(15.9)
+    assert str(watched.watch.limit_of(task)) == "deadlines.downlink-s = 5"
+    assert watched.exchange.expired == []
+    watched.lines[1].has_delivered = True
+    watched.at(15.95)
+    assert str(watched.watch.limit_of(task)) == "deadlines.train-s = 20"
+    watched.at(35.9)
+    assert watched.exchange.expired == []
+    watched.at(36.0)
+    assert watched.exchange.expired == ["a1"]
+
+
+def test_a_downlink_that_is_never_acknowledged_ends_at_its_own_limit(watched_downlink: Watched) -> None:
+    """A stopped client whose buffers are full: it is missed in the downlink, at the downlink's limit."""
+    watched = watched_downlink
+    watched.at(16.0)
+    assert watched.exchange.expired == ["a1"]
+    (event,) = watched.rows["events.csv"]
+    assert (event["phase"], event["detail"]) == ("downlink", "nothing heard for 0.1 s (deadlines.downlink-s = 5)")
+
+
+def test_what_was_acknowledged_once_is_no_downlink_again(watched_downlink: Watched) -> None:
+    """Later bytes on the same connection, as the answer to a clock exchange while the client trains, may get stuck."""
+    watched = watched_downlink
+    watched.lines[1].has_delivered = True
+    watched.at(13.0)
+    watched.lines[1].has_delivered = False
+    watched.at(14.0)
+    assert watched.presence.observe(watched.task("a1")).phase == "train"
+
+
+@pytest.fixture
+def watched_downlink() -> Watched:
+    """The first message went into the kernel from 11 s to 12 s, and its client's host has not got all of it."""
+    watched = Watched(**{"downlink-s": 5.0, "train-s": 20.0})
+    watched.answer("b1", 10.5)
+    watched.log.downlink_started("a1", 11 * S, 1000)
+    task = watched.task("a1")
+    task.downlink_line = watched.lines[1]
+    watched.lines[1].has_delivered = False
+    watched.at(11.0)
+    watched.log.downlink_sent(task)
+    watched.at(12.0)
+    return watched
 
 
 def test_a_client_is_away_until_it_is_heard_again() -> None:
@@ -163,7 +240,7 @@ def test_a_client_is_away_until_it_is_heard_again() -> None:
 def test_a_connection_that_its_client_has_replaced_is_given_up() -> None:
     """If a request is under way there on which nothing comes; one that is merely kept, or busy, is left alone."""
     watched = Watched()
-    idle, stuck, busy = FakeLine(), FakeLine(PathState(0, 0, 0, 9.0, 4.0), requests=1), FakeLine(requests=1)
+    idle, stuck, busy = FakeLine(), FakeLine(PathState(0, 0, 0, 9.0, 4.0, 1000), requests=1), FakeLine(requests=1)
     for line in (idle, stuck, busy, FakeLine()):
         watched.presence.heard(1, line)
     assert (idle.told, busy.told) == ([], [])
