@@ -31,7 +31,7 @@ from fltestbed.client.transport import (
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused, ServerUnreachable
 from fltestbed.flower.bundle import BundleError, decode, encode_head, read_prologue
-from fltestbed.flower.node import FleetNode
+from fltestbed.flower.node import FleetNode, MessageGone
 
 log = logging.getLogger("fltestbed")
 
@@ -78,9 +78,13 @@ def _check_farewell(reply: Reply) -> None:
 
 @contextlib.contextmanager
 def _node_errors() -> Iterator[None]:
-    """What breaks one of Flower's requests costs the message; the client introduces itself again."""
+    """What breaks one of Flower's requests costs the message, and the client introduces itself again; a message that is gone
+    costs no more than itself.
+    """
     try:
         yield
+    except MessageGone:
+        raise
     except (ServerRefused, ServerUnreachable) as error:
         raise SessionLost(str(error)) from error
 
@@ -305,22 +309,30 @@ class ObjectsCarrier:
             about = read_told(MessageFacts, reply.data)
             self._switch(about.measured)
             self._late.clock_sample("pull", reply, about)
-            with _node_errors():
-                message = self._node.pull_message()
-                first_ns = self._clock.raw_ns()
-                if message is None:
-                    continue
-                bundle = self._node.pull_objects(self._run_id, message)
+            try:
+                with _node_errors():
+                    message = self._node.pull_message()
+                    first_ns = self._clock.raw_ns()
+                    if message is None:
+                        continue
+                    bundle = self._node.pull_objects(self._run_id, message)
+            except MessageGone as gone:
+                log.warning("%s", gone)
+                continue
             return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns())
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
         bundle = decode(b"".join([encode_head({}, messages=1), result.reply]))
-        send_ns = self._clock.raw_ns()
-        with _node_errors():
-            self._node.push_reply(self._run_id, bundle)
-        end_ns = self._clock.raw_ns()
+        send_ns, end_ns = self._clock.raw_ns(), None
+        try:
+            with _node_errors():
+                self._node.push_reply(self._run_id, bundle)
+            end_ns = self._clock.raw_ns()
+        except MessageGone as gone:
+            log.warning("%s", gone)
         stamps = {"downlink_end_raw_ns": parcel.end_ns, "send_raw_ns": send_ns}
         self._late.reply({**result.facts, **stamps, "message_id": result.message_id})
         self._late.objects(result.message_id, "downlink", parcel.first_ns, parcel.end_ns)
-        self._late.objects(result.message_id, "uplink", send_ns, end_ns)
+        if end_ns is not None:
+            self._late.objects(result.message_id, "uplink", send_ns, end_ns)

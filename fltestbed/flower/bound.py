@@ -1,14 +1,17 @@
 """Flower's HTTP client over sockets that are bound to one interface."""
 
+import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 
 import httpcore
 import httpx
 from httpcore._backends.sync import SyncStream
 
 from fltestbed.flower.fleet_transport import FleetTransport
+from fltestbed.measure.tcp_path import probe_while_waiting
 
 KEEP_ALIVE_S = 3600.0
 USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000)
@@ -30,6 +33,39 @@ class BoundBackend(httpcore.SyncBackend):
 
     def __init__(self, interface: str) -> None:
         self._interface = interface.encode()
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._is_probing = False
+
+    @contextlib.contextmanager
+    def probing(self) -> Iterator[None]:
+        """Within the block the kernel asks, on every connection, whether the server's host is there while nothing comes.
+
+        A request that was acknowledged and an answer that got lost in an outage leave nothing to be sent again here, and the
+        server's TCP may wait for as long again as the outage took.
+        """
+        self._probe(True)
+        try:
+            yield
+        finally:
+            self._probe(False)
+
+    def _probe(self, on: bool) -> None:
+        self._is_probing = on
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):  # one that has just been closed
+                probe_while_waiting(sock, on)
+
+    def abandon(self) -> None:
+        """Break every connection: whoever waits for an answer is woken."""
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, whose words of farewell nobody waits for
+
+    def keep(self, sock: socket.socket) -> None:
+        """Know a connection that was opened."""
+        self._open.add(sock)
+        if self._is_probing:
+            probe_while_waiting(sock, True)
 
     def connect_tcp(
         self,
@@ -57,13 +93,32 @@ class BoundBackend(httpcore.SyncBackend):
                 sock.close()
                 problem = error
                 continue
-            return SyncStream(sock)
+            return _Stream(sock, self.keep)
         if isinstance(problem, TimeoutError):
             raise httpcore.ConnectTimeout(problem) from problem
         raise httpcore.ConnectError(problem) from problem
 
 
-def bound_client(timeout: httpx.Timeout, tls: ssl.SSLContext | None, interface: str, count: CountSocket) -> httpx.Client:
+class _Stream(SyncStream):
+    """A connection whose socket is known, also when TLS has put another in its place."""
+
+    def __init__(self, sock: socket.socket, keep: Callable[[socket.socket], None]) -> None:
+        super().__init__(sock)
+        self._keep = keep
+        keep(sock)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        """As httpcore does it."""
+        stream = super().start_tls(ssl_context, server_hostname, timeout)
+        self._keep(stream.get_extra_info("socket"))
+        return stream
+
+
+def bound_client(
+    timeout: httpx.Timeout, tls: ssl.SSLContext | None, backend: BoundBackend, count: CountSocket
+) -> httpx.Client:
     """A client whose connections leave by one interface, past any proxy, and are kept when they are idle.
 
     Parameters
@@ -71,13 +126,14 @@ def bound_client(timeout: httpx.Timeout, tls: ssl.SSLContext | None, interface: 
     timeout : httpx.Timeout
     tls : ssl.SSLContext or None
         None for plain HTTP.
-    interface : str
+    backend : BoundBackend
+        Opens them.
     count : callable (socket) -> None
         Shown the socket of each answer.
     """
     transport = FleetTransport(tls or PLAIN, KEEP_ALIVE_S)
     transport._pool = httpcore.ConnectionPool(  # httpx has no parameter for it
-        ssl_context=tls, keepalive_expiry=KEEP_ALIVE_S, network_backend=BoundBackend(interface)
+        ssl_context=tls, keepalive_expiry=KEEP_ALIVE_S, network_backend=backend
     )
     hooks = {"response": [lambda response: count(_socket_of(response))]}
     return httpx.Client(timeout=timeout, transport=transport, event_hooks=hooks, trust_env=False)

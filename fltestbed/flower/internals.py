@@ -132,6 +132,8 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "validate_object_content(content)",
         "pull_objects(object_ids)",
         "push_object_contents_from_iterable(object_contents)",
+        "ObjectPullError",
+        "ObjectPushError",
     ),
     "flwr.supercore.inflatable.inflatable_protobuf_utils": (
         "make_confirm_message_received_fn_protobuf(node)",

@@ -34,7 +34,12 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_objects, push_object_contents_from_iterable
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectPushError,
+    pull_objects,
+    push_object_contents_from_iterable,
+)
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
@@ -42,7 +47,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerRefused, ServerUnreachable
-from fltestbed.flower.bound import PLAIN, CountSocket, bound_client
+from fltestbed.flower.bound import PLAIN, BoundBackend, CountSocket, bound_client
 from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.fleet import announcement
 from fltestbed.flower.objects import object_ids
@@ -61,6 +66,10 @@ _LONGEST_RUN_S = 1e9
 """Beyond a date that is believed there are still dates to sign."""
 LEAVE_S = 1.0
 """For the last word to a server that may be gone."""
+
+
+class MessageGone(ServerRefused):
+    """The server holds this message no longer, or waits for no reply to it: its round went on."""
 
 
 class NodeKey:
@@ -178,7 +187,8 @@ class FleetNode:
     count : callable (socket) -> None
         Shown the socket of each answer.
     patience_s : float
-        How long a request of a transfer that gets no answer is sent again; Flower takes each object as often as it comes.
+        How long a request of a transfer that gets no answer is sent again, while the server's host does not say that there
+        is no server; Flower takes each object as often as it comes.
     """
 
     def __init__(
@@ -200,7 +210,9 @@ class FleetNode:
         )
         # Flower's client drops idle connections after 5 s, which a SuperNode that polls every 3 s never meets.
         timeout = httpx.Timeout(self._client._client.timeout.read, connect=CONNECT_S)
-        self._client._client = bound_client(timeout, tls, interface, count)
+        self._backend = BoundBackend(interface)
+        self._client._client = bound_client(timeout, tls, self._backend, count)
+        self._is_over = threading.Event()
         self._heartbeat: HeartbeatSender | None = None
         self.node_id = 0
 
@@ -235,7 +247,7 @@ class FleetNode:
 
     def pull_message(self) -> tuple[ProtoMessage, ObjectTree] | None:
         """Flower's PullMessages: the next message without its objects, and the tree of them; None without one."""
-        with self._errors("pull a message"):
+        with self._transfer("pull a message"):
             pulled = self._client.PullMessages(PullMessagesRequest(node=Node(node_id=self.node_id)))
         if not pulled.messages_list:
             return None
@@ -249,9 +261,14 @@ class FleetNode:
         return message, tree
 
     def pull_objects(self, run_id: int, message: tuple[ProtoMessage, ObjectTree]) -> Bundle:
-        """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation."""
+        """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation.
+
+        Raises
+        ------
+        MessageGone, ServerUnreachable, ServerRefused
+        """
         node = Node(node_id=self.node_id)
-        with self._errors("pull an object"):
+        with self._transfer("pull an object"):
             pull = make_pull_object_fn_protobuf(self._patiently(self._client.PullObject), node, run_id)
             objects = pull_objects(object_ids([message[1]]), pull)
             confirm = self._patiently(self._client.ConfirmMessageReceived)
@@ -259,10 +276,15 @@ class FleetNode:
         return Bundle({}, (message,), objects)
 
     def push_reply(self, run_id: int, bundle: Bundle) -> None:
-        """Flower's PushMessages, and PushObject for each object that the server has not got."""
+        """Flower's PushMessages, and PushObject for each object that the server has not got.
+
+        Raises
+        ------
+        MessageGone, ServerUnreachable, ServerRefused
+        """
         node = Node(node_id=self.node_id)
         proto, tree = bundle.messages[0]
-        with self._errors("push a reply"):
+        with self._transfer("push a reply"):
             answer = self._patiently(self._client.PushMessages)(announcement(self.node_id, proto, tree))
             wanted = set(answer.objects_to_push)
             contents = [
@@ -274,29 +296,32 @@ class FleetNode:
             push_object_contents_from_iterable(contents, push)
 
     def _patiently(self, call: Callable[[R], A], patience_s: float | None = None) -> Callable[[R], A]:
-        """The same call, made again when its connection breaks, as after an outage."""
+        """The same call, made again when its connection breaks, as after an outage; with a `patience_s` of its own also
+        where there is no server. That is the end of a transfer: another server would know nothing of it.
+        """
 
         def called(request: R) -> A:
             end = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
             while True:
                 try:
                     return call(request)
-                except httpx.TransportError:
-                    if time.monotonic() >= end:
+                except httpx.TransportError as error:
+                    is_gone = patience_s is None and _is_refused(error)
+                    if is_gone or time.monotonic() >= end or self._is_over.wait(RETRY_S):
                         raise
-                    time.sleep(RETRY_S)
 
         return called
 
     def leave(self) -> None:
-        """Stop the heartbeat and go offline; the key stays registered. A server that is gone does not matter."""
+        """Stop the heartbeat and go offline, if the node is online; its key stays registered. The server may be gone."""
         if self._heartbeat is not None and self._heartbeat.is_running:
             stopping = threading.Thread(target=self._heartbeat.stop, name="heartbeat-stop", daemon=True)
             stopping.start()
             stopping.join(LEAVE_S)  # one that waits for an answer ends with this process
         self._client._client.timeout = httpx.Timeout(LEAVE_S)
-        with contextlib.suppress(httpx.HTTPError):
-            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
+        if self.node_id:
+            with contextlib.suppress(httpx.HTTPError):
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
         self.close()
 
     def close(self) -> None:
@@ -311,6 +336,19 @@ class FleetNode:
             return False
 
     @contextlib.contextmanager
+    def _transfer(self, what: str) -> Iterator[None]:
+        """A part of a transfer, within the block; one that is interrupted leaves no thread that waits for an answer."""
+        with self._errors(what), self._backend.probing():
+            try:
+                yield
+            except Exception:
+                raise
+            except BaseException:
+                self._is_over.set()
+                self._backend.abandon()
+                raise
+
+    @contextlib.contextmanager
     def _errors(self, what: str, unless: tuple[int, ...] = ()) -> Iterator[None]:
         try:
             yield
@@ -320,6 +358,8 @@ class FleetNode:
                 return
             reason = printable(flower.message, 300) if flower is not None else f"HTTP {error.response.status_code}"
             raise ServerRefused(f"{self._server}: the server did not let this client {what}: {reason}") from error
+        except (ObjectPullError, ObjectPushError) as error:
+            raise MessageGone(f"{self._server}: the server did not let this client {what}: {error}") from error
         except ValueError as error:  # what Flower's client makes of bytes that are none of its messages
             raise ServerRefused(
                 f"{self._server}: what the server answered cannot be read; does it run Flower 1.41?"
@@ -328,3 +368,9 @@ class FleetNode:
             raise ServerUnreachable(
                 f"{self._server}: no answer while trying to {what}: {error}; is the server still there?"
             ) from error
+
+
+def _is_refused(error: httpx.TransportError) -> bool:
+    """Whether the server's host has answered that nobody listens there, as `BoundBackend` tells in httpcore's error."""
+    told = error.__cause__.args if error.__cause__ is not None else ()
+    return any(isinstance(problem, ConnectionRefusedError) for problem in told)
