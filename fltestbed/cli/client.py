@@ -42,7 +42,7 @@ def client(
     trust_apps: Annotated[bool, typer.Option("--trust-apps", help="Run code that the server sends.")] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the server does not answer.")] = 60.0,
     patience: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for a server that goes away in mid run, to be resumed.")
+        float, typer.Option(min=0, help="Seconds to wait for a server that has answered and goes away, to be resumed.")
     ] = 3600.0,
 ) -> None:
     """Take part in one run of a server: join, train when told to, send, leave when it is over.

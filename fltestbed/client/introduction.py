@@ -9,14 +9,16 @@ from typing import Any
 from fltestbed.client.carriers import RETRY_INTERVAL_S, SILENCE_S, PatientConnection
 from fltestbed.client.hello import read_hello
 from fltestbed.client.path import ServerPath
-from fltestbed.client.transport import ServerConnection, refuse
+from fltestbed.client.transport import ServerConnection, SessionLost, refuse
 from fltestbed.clock import Clock
-from fltestbed.errors import HostError, ServerNotTrusted, ServerUnreachable
+from fltestbed.errors import HostError, ServerNotTrusted, ServerRefused, ServerUnreachable
 from fltestbed.flower.node import FleetNode, NodeKey
 from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.trust import ServerTrust, why_not_trusted
 
 CONNECT_TIMEOUT_S = 5.0
+MOST_REGISTRATIONS = 2
+"""A server that is started again between registration and hello wants another."""
 
 
 class Introduction:
@@ -102,15 +104,23 @@ class Introduction:
         ------
         ServerRefused
             The client runs another version, or its key or its name is not welcome. Or the server says what cannot be.
+        SessionLost
+            The server has failed.
         ServerUnreachable
         """
         facts = [json.dumps({"versions": toolkit_versions(), "name": self._name}).encode()]
         patient = PatientConnection(self._server, self.connection, timeout_s)
         reply = patient.post("hello", facts, SILENCE_S)
-        if reply.status == http.client.UNAUTHORIZED:
-            self.node.register(timeout_s)
-            reply = patient.post("hello", facts, SILENCE_S)
-        refuse(reply)
+        for _ in range(MOST_REGISTRATIONS):
+            if reply.status == http.client.UNAUTHORIZED:
+                self.node.register(timeout_s)
+                reply = patient.post("hello", facts, SILENCE_S)
+        try:
+            refuse(reply)
+        except SessionLost as loss:
+            if loss.is_over:
+                raise
+            raise ServerRefused(str(loss)) from loss  # it knows the key and does not want it: no patience mends that
         return read_hello(self._server, reply.data)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fltestbed.client.carriers import RETRY_INTERVAL_S, PatientConnection
@@ -12,6 +13,60 @@ from fltestbed.errors import ServerRefused, ServerUnreachable
 from fltestbed.flower.apps import App
 
 log = logging.getLogger("fltestbed")
+
+
+def meet(
+    server: str,
+    introduction: Introduction,
+    timeout_s: float,
+    patience_s: float,
+    check: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[dict[str, Any], App]:
+    """Introduce a client to a server that is there, bring its node online, and get the app of the run.
+
+    A server that fails meanwhile, or is started again and knows nothing of the first words, is waited for, as by a client
+    that has joined.
+
+    Parameters
+    ----------
+    server : str
+        host:port.
+    introduction : Introduction
+        The client's; it has reached the server.
+    timeout_s : float
+        How long one request is made again that gets no answer.
+    patience_s : float
+        How long to wait for the server in all.
+    check : callable (dict) -> None
+        Shown what the server says before anything else is asked of it; raises what ends the client.
+
+    Returns
+    -------
+    dict, App
+        What the server says, and the app.
+
+    Raises
+    ------
+    ServerUnreachable, ServerRefused
+    """
+    connection, deadline = introduction.connection, time.monotonic() + patience_s
+    tell = log.warning
+    while True:
+        try:
+            hello = introduction.hello(timeout_s)
+            check(hello)
+            connection.congestion_control = hello["congestion_control"]
+            connection.close()  # the next one has the congestion control of the run
+            introduction.node.come_online(int(hello["node_id"]), timeout_s)
+            return hello, get_app(PatientConnection(server, connection, timeout_s), hello)
+        except (SessionLost, ServerUnreachable) as error:
+            if time.monotonic() >= deadline:
+                raise
+            tell("%s: %s; waiting for it to go on, %g s at most", server, error, patience_s)
+            tell = log.debug
+        connection.close()
+        time.sleep(RETRY_INTERVAL_S)
+        introduction.reach(max(0.0, deadline - time.monotonic()))
 
 
 def rejoin(
@@ -55,7 +110,7 @@ def rejoin(
             if not (loss.is_over and hello["run_id"] == former["run_id"]):
                 introduction.node.come_online(int(hello["node_id"]))
                 return hello
-        except ServerUnreachable as error:
+        except (ServerUnreachable, SessionLost) as error:
             log.debug("%s: not yet: %s", server, error)
         if time.monotonic() >= deadline:
             raise ServerUnreachable(f"{server}: the run did not go on within {patience_s:g} s")

@@ -24,7 +24,7 @@ from fltestbed.client.interface import check_interface
 from fltestbed.client.introduction import CONNECT_TIMEOUT_S, Introduction
 from fltestbed.client.journal import Journal
 from fltestbed.client.path import ServerPath, free_abandoned_routes, host_of
-from fltestbed.client.rejoin import get_app, rejoin
+from fltestbed.client.rejoin import get_app, meet, rejoin
 from fltestbed.client.second_clock import SecondClock
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.told import ServerStamps, read_told
@@ -72,7 +72,7 @@ class Session:
     timeout_s : float
         How long to try to reach a server that does not answer.
     patience_s : float
-        How long to wait for a server that has gone away in the middle of a run, or has failed and may be resumed.
+        How long to wait for a server that has answered and is gone, or has failed and may be resumed.
     ca : Path or None
         Certificate of the CA that signed the server's; None speaks plain HTTP.
     key : Path or None
@@ -122,20 +122,11 @@ class Session:
     def _run(self, path: ServerPath) -> None:
         introduction = Introduction(self.server, self.name, self.state, path, self.clock, self.ca, self.key)
         introduction.reach(self.timeout_s)
-        hello = introduction.hello(self.timeout_s)
-        connection, node = introduction.connection, introduction.node
-        if self.partition >= hello["clients"]:
-            raise ConfigError(
-                f"--partition {self.partition} is past the end: this run has {hello['clients']} clients, "
-                f"so it is 0 to {hello['clients'] - 1}"
-            )
-        connection.congestion_control = hello["congestion_control"]
-        connection.close()  # the next one has the congestion control of the run
-        node.come_online(int(hello["node_id"]), self.timeout_s)
-        node.patience_s = float(hello["patience_s"])
+        node = introduction.node
         try:
+            hello, app = meet(self.server, introduction, self.timeout_s, self.patience_s, self._check_place)
+            node.patience_s = float(hello["patience_s"])
             with scratch_folder("client") as home:
-                app = get_app(PatientConnection(self.server, connection, self.timeout_s), hello)
                 self.check_trust(app)
                 node_config = {
                     "partition-id": self.partition, "num-partitions": hello["clients"], "trust-apps": self.trust_apps,
@@ -145,6 +136,14 @@ class Session:
                 _Work(self, introduction, order, hello, path).run()
         finally:
             node.leave()
+
+    def _check_place(self, hello: dict[str, Any]) -> None:
+        """Refuse a run that has no part of the data for this client."""
+        if self.partition >= hello["clients"]:
+            raise ConfigError(
+                f"--partition {self.partition} is past the end: this run has {hello['clients']} clients, "
+                f"so it is 0 to {hello['clients'] - 1}"
+            )
 
     def check_trust(self, app: App) -> None:
         """Refuse code of the server's that nobody here has agreed to."""
@@ -212,7 +211,6 @@ class _Work:
             stack.enter_context(self._second_clock())
             self._trainer.wait_ready()
             keep_what_is_there()
-            joining = PatientConnection(self._session.server, self._connection, self._session.timeout_s)
             patient = PatientConnection(
                 self._session.server, self._connection, self._session.patience_s, self._patience_s
             )  # fmt: skip
@@ -222,8 +220,8 @@ class _Work:
                     if lost is not None:
                         self._go_on(patient, lost)
                     else:
-                        self._compare_clocks(joining)
-                        self._join(joining)
+                        self._compare_clocks(patient)
+                        self._join(patient)
                     carrier = self._carrier(patient)
                     while (parcel := carrier.receive()) is not None:
                         self._answer(carrier, parcel)
