@@ -294,10 +294,10 @@ class BundleGrid(Grid):
             held_ns = self._clock.raw_ns()
             message_id = reply.metadata.reply_to_message_id
             self._waiting.discard(message_id)
-            if self.is_measuring:
+            if self.is_measuring or error is not None:
                 self.mark("held", message_id=message_id, raw_ns=held_ns, error=error[:300] if error is not None else None)
-                if error is None:
-                    self._mark_metrics(reply, message_id, held_ns)
+            if self.is_measuring and error is None:
+                self._mark_metrics(reply, message_id, held_ns)
             self._rounds.pop(message_id, None)
             take(reply)
         return replies

@@ -151,6 +151,9 @@ class RoundLog:
             self._gathered(batch, raw_ns)
 
     def _gathered(self, batch: Batch, raw_ns: int) -> None:
+        for task in batch.tasks.values():
+            if not task.is_measured and task.held_ns is None and task.lost is None:
+                task.held_ns = task.uplink_end_ns  # the app tells of the errors alone
         held = [task.held_ns for task in batch.tasks.values() if task.held_ns is not None]
         complete = len(held) == len(batch.tasks)
         batch.gathered_ns = max(held) if complete and held else raw_ns

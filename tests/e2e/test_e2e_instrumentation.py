@@ -28,6 +28,7 @@ def test_blocks_are_measured_by_turns(tmp_path: Path) -> None:
     assert (rounds["duration_s"] > 0).all()
     assert list(rounds.index) == [1, 2, 3, 4]
     assert rounds["uplink_mean_s"].notna().to_list() == [True, False, False, True]
+    assert rows_of(folder / "events.csv") == []  # nobody was missing, and so nobody was left out of a round or waited for
 
 
 def test_off_takes_nothing_but_the_rounds(tmp_path: Path) -> None:
@@ -39,3 +40,4 @@ def test_off_takes_nothing_but_the_rounds(tmp_path: Path) -> None:
     count = {table: len(rows_of(tmp_path / "run" / table)) for table in TABLES}
     assert count.pop("metrics.csv") >= 1
     assert set(count.values()) == {0}, count
+    assert rows_of(tmp_path / "run" / "events.csv") == []

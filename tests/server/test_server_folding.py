@@ -32,7 +32,13 @@ class Server(BundleGrid):
     """A Grid whose SuperLink and clients are here: one reply, or a refusal to give any, for each pull."""
 
     def __init__(
-        self, failing: int | None = None, silent: int | None = None, minimum_replies: int = 1, unfit: int | None = None
+        self,
+        failing: int | None = None,
+        silent: int | None = None,
+        minimum_replies: int = 1,
+        unfit: int | None = None,
+        *,
+        is_measured: bool = True,
     ) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
@@ -42,6 +48,7 @@ class Server(BundleGrid):
             BufferPair.make(),
             Clock(raw_ns=lambda: next(ticks)),
             minimum_replies=minimum_replies,
+            is_measured=lambda _: is_measured,
         )
         self.failing, self.silent, self.unfit = failing, silent, unfit
         self.marks: list[dict[str, Any]] = []
@@ -209,6 +216,14 @@ def test_a_round_with_too_few_replies_aggregates_nothing(run: Start) -> None:
     whole = Server(minimum_replies=9)
     assert not np.allclose(run(whole, FedAvg(fraction_evaluate=0.0))["w"].numpy(), 0)
     assert [mark for mark in whole.marks if mark["kind"] == "abandoned"] == []
+
+
+def test_of_a_round_that_is_not_measured_errors_alone_are_told(run: Start) -> None:
+    """Who has answered with an error is missing in any round."""
+    server = Server(failing=2, is_measured=False)
+    run(server, FedAvg(fraction_evaluate=0.0))
+    (mark,) = [mark for mark in server.marks if mark["kind"] == "held"]
+    assert mark["error"]
 
 
 @pytest.mark.parametrize("make", [FedMedian, Krum])
