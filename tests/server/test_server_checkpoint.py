@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import subprocess
 import threading
@@ -211,6 +212,29 @@ def test_the_last_two_are_kept_and_numpy_reads_them(tmp_path: Path) -> None:
     assert newest.path is not None
     assert same(load(newest.path).arrays, odd)
     np.testing.assert_array_equal(np.load(newest.path, allow_pickle=False)["model/a/../b"], np.ones(2))
+
+
+def test_a_checkpoint_has_its_name_when_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that loses its power at any moment has the old ones, or the new one whole: the bytes come to the disk before
+    the name does, the name before an old one goes.
+    """
+    for round_ in (1, 2):
+        save(tmp_path, Checkpoint(round_, model(), STATELESS))
+    seen: list[tuple[str, list[str]]] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        sync(descriptor)
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        seen.append((file.name, sorted(path.name[:12] + path.suffix for path in tmp_path.iterdir())))
+
+    monkeypatch.setattr(os, "fsync", note)
+    save(tmp_path, Checkpoint(3, model(), STATELESS))
+    old = ["round-000001.npz", "round-000002.npz"]
+    assert seen == [
+        ("round-000003.unfinished", [*old, "round-000003.unfinished"]), (tmp_path.name, [*old, "round-000003.npz"]),
+    ]  # fmt: skip
+    assert find(tmp_path).round == 3
 
 
 def test_every_flipped_bit_and_every_cut_is_seen(tmp_path: Path) -> None:
