@@ -145,6 +145,15 @@ def test_a_round_that_was_made_again_counts_as_it_was_made_last(run: Path) -> No
     assert list(checks.check_rounds(run, 1.9)) == [f"round {number} took 2.0 s, more than 1.9 s" for number in range(1, 6)]
 
 
+def test_what_a_round_waits_before_its_messages_are_ready_is_not_its_own(run: Path) -> None:
+    """Round 5 begins at 50 s, waits at a gate until 90 s, and is aggregated at 92 s: it took 2 s."""
+    with (run / "phases.csv").open("ab") as file:
+        header = TABLES["phases.csv"].header
+        for row in (phase("configure", 5, "client-0", "new", 50, 90), phase("aggregate", 5, "", "", 91, 92)):
+            file.write(line([str(row.get(name, "")) for name in header]))
+    assert checks.round_seconds(run)[5] == 2.0
+
+
 def test_torn_lines_and_rounds_that_are_not_there_are_found(run: Path) -> None:
     """A line of too few cells, a last line without its end, and no aggregation of the third round."""
     text = (run / "phases.csv").read_text().splitlines(keepends=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fltestbed.bench.faults.cell import Outcome
-from fltestbed.bench.faults.matrix import CELLS, FAULTS, PHASES, choose_cells
+from fltestbed.bench.faults.matrix import CELLS, FAULTS, PHASES, Channel, choose_cells
 from fltestbed.bench.faults.measure import measure
 from fltestbed.bench.faults.report import judge
 from fltestbed.bench.report import Bar
@@ -14,12 +14,12 @@ from fltestbed.errors import ConfigError
 from tests.e2e.conftest import fltestbed
 
 
-def test_two_cells_hold(tmp_path: Path) -> None:
-    """A client killed while it trains, a server killed while it aggregates: the command strikes real runs, and prints and
-    writes what came out.
+def test_four_cells_hold(tmp_path: Path) -> None:
+    """A client killed while it trains, a link that goes down in an uplink, a server killed while it aggregates, a server's
+    disk that is full: the command strikes real runs, and prints and writes what came out.
     """
     file = tmp_path / "faults.json"
-    names = ["client-killed/train", "server-killed/aggregate"]
+    names = ["client-killed/train", "link-down-1s/uplink", "disk-full-server/train", "server-killed/aggregate"]
     done = fltestbed("bench", "faults", "--cells", ",".join([*names, "trainer-hung/queue"]), "--json", file)
     report = json.loads(file.read_text()) if file.exists() else {}
     assert [(outcome["cell"], outcome["reasons"]) for outcome in report.get("outcomes", [])] == [
@@ -31,7 +31,17 @@ def test_two_cells_hold(tmp_path: Path) -> None:
     assert all(outcome["rows"] > 20 for outcome in report["outcomes"])
     assert "cells that hold" in done.out
     assert "cannot exist: trainer-hung/queue: nothing trains then" in done.out
-    assert done.out.count("holds,") == 2
+    assert done.out.count("holds,") == 4
+
+
+def test_a_cell_holds_over_objects_and_tls(tmp_path: Path) -> None:
+    """A client that stood still in its downlink finds its message gone when it goes on, and is taken back."""
+    file = tmp_path / "faults.json"
+    options = ("--cells", "client-stopped/downlink", "--transport", "objects", "--tls", "--json", file)
+    done = fltestbed("bench", "faults", *options)
+    report = json.loads(file.read_text()) if file.exists() else {}
+    assert [outcome["reasons"] for outcome in report.get("outcomes", [])] == [[]], done.out + done.err
+    assert report["channel"] == {"transport": "objects", "has_tls": True}
 
 
 def test_every_fault_meets_every_phase() -> None:
@@ -65,10 +75,11 @@ def test_a_word_that_names_no_cell_is_refused() -> None:
 
 def test_cells_that_cannot_exist_are_no_misses() -> None:
     """Nothing is run for them, and nothing is counted."""
-    report = measure(choose_cells(["trainer-hung/queue", "trainer-hung/uplink"]), 1)
+    report = measure(choose_cells(["trainer-hung/queue", "trainer-hung/uplink"]), 1, Channel("objects", has_tls=True))
     assert list(report.impossible) == ["trainer-hung/queue", "trainer-hung/uplink"]
     assert report.bars == (Bar("cells that hold", "emulated links, real processes", 0, 0, "of 0", at_least=True),)
     assert report.holds
+    assert report.about[-1] == "transport objects, with TLS"
 
 
 def test_one_reason_is_a_miss() -> None:
@@ -76,3 +87,18 @@ def test_one_reason_is_a_miss() -> None:
     cells, link = judge((Outcome("a/train", (), resumed_s=0.7), Outcome("b/train", ("left running: x",), resumed_s=5.1)))
     assert (cells.figure, cells.limit, cells.holds) == (1, 2, False)
     assert (link.figure, link.limit, link.holds) == (5.1, 5.0, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--transport", "pigeon"), "--transport pigeon: is not known; choose bundle or objects"),
+        (("--random", "3", "--tls"), "--transport, --tls: are of the matrix; leave them out with --random"),
+        (("--random", "3", "--transport", "objects"), "--transport, --tls: are of the matrix; leave them out"),
+    ],
+)
+def test_a_channel_is_one_that_there_is_and_of_the_matrix(options: tuple[str, ...], says: str) -> None:
+    """Refused before anything starts."""
+    done = fltestbed("bench", "faults", *options)
+    assert done.status == 2
+    assert says in done.err.replace("\n", " ")

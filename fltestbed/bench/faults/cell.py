@@ -1,6 +1,6 @@
 """One cell: a run that is struck, what has to hold of it, and a later run in the same place.
 
-As a program it runs the cell that its first argument names, in the folder that the second one names, and prints what came
+As a program it takes the cell's name, a folder and the fields of a `Channel` as JSON, runs the cell, and prints what came
 out as JSON, on one line.
 """
 
@@ -19,18 +19,20 @@ import psutil
 from fltestbed.bench.faults import checks
 from fltestbed.bench.faults.app import write_app
 from fltestbed.bench.faults.disk import make_room, small_disk
-from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, HOLD_S, PARAMETERS, START_S, Injector, Tools
+from fltestbed.bench.faults.injector import FAST_MBIT, GRACE_S, PARAMETERS, START_S, Injector, Tools, hold_s
 from fltestbed.bench.faults.lab import PORT, FaultLab, Missed, Plan, wait_until
-from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, VICTIM, Cell, choose_cells
+from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, VICTIM, Cell, Channel, choose_cells
 from fltestbed.bench.faults.witness import RowWitness
 from fltestbed.bench.leftovers import held_namespaces, left_over, mounts, routes
 from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.bench.testbed import Oddity
+from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import validate
 from fltestbed.errors import TestbedError
 from fltestbed.interrupts import STATUS as INTERRUPTED_STATUS
 from fltestbed.interrupts import Interrupts
 from fltestbed.links import LinkProfile
+from fltestbed.security.folder import CertificateFolder
 
 CLIENT_DISK, SERVER_DISK = "512k", "16m"
 STEP_S = 3600
@@ -43,6 +45,9 @@ NAMESPACE_S = 2.0
 """A thread that has ended for Python is in its namespace until the kernel has put it away."""
 LATER = "later"
 QUEUE_KB = 100
+BUFFERS = {"net/ipv4/tcp_rmem": "4096 65536 65536", "net/ipv4/tcp_wmem": "4096 16384 65536"}
+"""Of every connection of the hosts. Linux lets them grow to megabytes, so that the host of a process that stands still takes
+or sends a whole message without it: what was struck in a transfer would then not be seen in it."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,11 @@ class Outcome:
     rows: int = 0
 
 
-def run_cell(cell: Cell, folder: Path) -> Outcome:
+def run_cell(cell: Cell, folder: Path, channel: Channel) -> Outcome:
     """Run a cell in an empty folder; nothing is left running or mounted."""
     start = time.monotonic()
     mounted = mounts()
-    trial = _Trial(cell, folder)
+    trial = _Trial(cell, folder, channel)
     reasons = trial.reasons
     try:
         with ExitStack() as stack:
@@ -94,8 +99,9 @@ def run_cell(cell: Cell, folder: Path) -> Outcome:
 
 
 class _Trial:
-    def __init__(self, cell: Cell, folder: Path) -> None:
+    def __init__(self, cell: Cell, folder: Path, channel: Channel) -> None:
         self._cell = cell
+        self._channel = channel
         self._folder = folder
         self._shared = folder / "shared"
         self._runs = folder / "runs"
@@ -171,7 +177,7 @@ class _Trial:
         return {}
 
     def _plan(self, tools: Tools) -> Plan:
-        fault = self._cell.fault
+        fault, channel = self._cell.fault, self._channel
         rate = {"rate-mbit": FAST_MBIT, "queue-kb": QUEUE_KB}
         profile = validate(
             LinkProfile, {"name": "faults", "medium": "dedicated", "uplink": rate, "downlink": rate}, "the link of the cell"
@@ -179,7 +185,8 @@ class _Trial:
         config = self._folder / "experiment.toml"
         limits = "".join(f"{phase}-s = {fault.limit_s}\n" for phase in ("queue", "downlink", "train", "uplink"))
         config.write_text(
-            f'name = "faults"\nclients = {CLIENTS}\n[server]\nport = {PORT}\ntls = false\nhold-s = {HOLD_S}\n'
+            f'name = "faults"\nclients = {CLIENTS}\ntransport = "{channel.transport}"\n'
+            f"[server]\nport = {PORT}\ntls = {str(channel.has_tls).lower()}\nhold-s = {hold_s(self._cell)}\n"
             f"round-deadline-s = {fault.round_deadline_s}\n[deadlines]\n{limits}return-s = 30\n"
             "[probes]\ninterval-s = 0.5\nthrottling = false\ntime-sync = false\nwifi = false\nmodem = false\n"
         )
@@ -193,6 +200,8 @@ class _Trial:
         return Plan(
             self._folder, self._runs, config, app, profile, CLIENTS, {checks.victim_name(): oddity},
             environment={"TMPDIR": str(self._temporary)},
+            certificates=CertificateFolder(self._folder / "certs", SYSTEM_CLOCK) if channel.has_tls else None,
+            sysctls=BUFFERS,
         )  # fmt: skip
 
     def _check_ends(self, lab: FaultLab) -> Iterator[str]:
@@ -235,11 +244,11 @@ class _Trial:
         yield from checks.check_later(self._runs / LATER, CLIENTS)
 
 
-def main(name: str, folder: str) -> None:
+def main(name: str, folder: str, channel: str) -> None:
     """Run one cell and print what came out."""
     (cell,) = choose_cells([name])
     with Interrupts():
-        print(json.dumps(asdict(run_cell(cell, Path(folder)))))  # noqa: T201  # what this program does
+        print(json.dumps(asdict(run_cell(cell, Path(folder), Channel(**json.loads(channel))))))  # noqa: T201  # what this program does
 
 
 if __name__ == "__main__":

@@ -140,10 +140,13 @@ def check_rounds(run: Path, limit_s: float) -> Iterator[str]:
 
 
 def round_seconds(run: Path) -> dict[int, float]:
-    """From the start of the round, as it was made last, to the end of its aggregation."""
+    """From the readiness of the round's messages, as it was made last, to the end of its aggregation.
+
+    Deadlines run from there as well, and before it a round may wait at a gate for a client that is started again.
+    """
     starts: dict[int, int] = {}
     for row in read_rows(run, "phases", phase="configure"):
-        starts[int(row["round"])] = max(starts.get(int(row["round"]), 0), int(row["start_raw_ns"]))
+        starts[int(row["round"])] = max(starts.get(int(row["round"]), 0), int(row["end_raw_ns"]))
     ends = {int(row["round"]): int(row["end_raw_ns"]) for row in read_rows(run, "phases", phase="aggregate")}
     return {number: (ends[number] - start) / 1e9 for number, start in starts.items() if number in ends}
 

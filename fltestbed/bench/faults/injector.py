@@ -34,10 +34,10 @@ PARAMETERS = 100_000
 PAYLOAD_BYTES = 4 * PARAMETERS
 """1.6 s at `SLOW_MBIT`."""
 BEGUN = 0.1
-"""Part of a transfer after which it is under way; what is left is more than the buffers of a connection hold by then, so the
-host of a process that stands still cannot take or send all of it without the process."""
-HOLD_S = 1.0
-"""`server.hold-s`: how long a request for work may be held."""
+"""Part of a transfer after which it is under way; what is left is more than the buffers of a connection hold, so the host of
+a process that stands still cannot take or send all of it without the process."""
+SHORT_HOLD_S, HOLD_S = 1.0, 20.0
+"""How long a request for work may be held: where the strike waits until one is answered without a message, and elsewhere."""
 CARRIES_BYTES = 4000
 """More than keepalives and acknowledgements: a link carries a transfer again."""
 START_S = 60.0
@@ -64,6 +64,11 @@ class Tools:
     step_file: Path
     client_disk: Path | None = None
     server_disk: Path | None = None
+
+
+def hold_s(cell: Cell) -> float:
+    """`server.hold-s` of a cell's runs."""
+    return SHORT_HOLD_S if cell.phase == "queue" else HOLD_S
 
 
 class Injector:
@@ -131,7 +136,7 @@ class Injector:
         lab, pid = self._lab, self._lab.pid(VICTIM)
         os.kill(pid, signal.SIGSTOP)
         self._is_held_back = True
-        over = time.monotonic() + 2 * HOLD_S
+        over = time.monotonic() + 2 * SHORT_HOLD_S
         wait_until(lambda: _unread_bytes(pid) > 0 or time.monotonic() > over, "the server to answer a request for work")
         release(self._tools.shared, self._gate)
         lab.wait_for_row("phases", round=str(STRUCK), client=self._name, phase="configure")

@@ -21,6 +21,7 @@ from fltestbed.bench.testbed import Oddity
 from fltestbed.links import EmulatedNetwork, Host, LinkProfile
 from fltestbed.measure.manifest import FILE_NAME
 from fltestbed.measure.schema import RECORDED
+from fltestbed.security.folder import CertificateFolder
 
 PORT = 9092
 PATIENCE_S = 120.0
@@ -74,6 +75,10 @@ class Plan:
         Added to that of every process.
     backend : str
         How the link is emulated.
+    certificates : CertificateFolder or None
+        Of server and clients, who then speak TLS.
+    sysctls : mapping of str to str
+        Of the hosts, as `EmulatedNetwork` takes them.
     """
 
     folder: Path
@@ -85,6 +90,8 @@ class Plan:
     oddities: Mapping[str, Oddity] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     backend: str = "tbf"
+    certificates: CertificateFolder | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
 class FaultLab:
@@ -113,7 +120,10 @@ class FaultLab:
     def __enter__(self) -> Self:
         plan = self.plan
         with ExitStack() as stack:
-            self.network = stack.enter_context(EmulatedNetwork(plan.profile, plan.clients, backend=plan.backend))
+            network = EmulatedNetwork(plan.profile, plan.clients, backend=plan.backend, sysctls=plan.sysctls)
+            self.network = stack.enter_context(network)
+            if plan.certificates is not None:
+                plan.certificates.make((self.network.server.address,), found=())
             self._stack = stack.pop_all()
         return self
 
@@ -129,8 +139,9 @@ class FaultLab:
     def start_server(self, *options: str, app: Path | None = None) -> None:
         """Start a server; without options that of the run `RUN`. `app` is another than the plan's."""
         plan, which = self.plan, options or ("--name", RUN)
+        certificates = () if plan.certificates is None else ("--certificates", str(plan.certificates.path))
         self.server = self._start(self.network.server, [
-            "server", str(plan.config), "--runs", str(plan.runs), "--app", str(app or plan.app), *which,
+            "server", str(plan.config), "--runs", str(plan.runs), "--app", str(app or plan.app), *certificates, *which,
         ], Oddity())  # fmt: skip
 
     def resume_server(self) -> None:
@@ -141,10 +152,11 @@ class FaultLab:
         """Start a client, or start it again: with the key and the name that it had."""
         host, plan = self.network.clients[number], self.plan
         oddity = plan.oddities.get(host.name, Oddity())
+        ca = () if plan.certificates is None else ("--ca", str(plan.certificates.ca_certificate))
         self.clients[number] = self._start(host, [
             "client", "--server", f"{self.network.server.address}:{PORT}", "--interface", host.interface,
             "--link", plan.profile.name, "--partition", str(number), "--name", host.name, "--state", str(self.state(number)),
-            "--trust-apps", *oddity.options, *options,
+            "--trust-apps", *ca, *oddity.options, *options,
         ], oddity)  # fmt: skip
 
     def state(self, number: int) -> Path:

@@ -21,10 +21,30 @@ CLOSED = ("connection closed by the client", "connection reset by the client")
 SILENT = ("silence", "connection stalled", "connection timed out")
 ERROR = ("error reply",)
 
+TRANSPORTS = ("bundle", "objects")
+
 SHORT_S, LONG_S = 4.0, 50.0
 """Limits of a phase: for most faults, and where an outage of half a minute has to be survived."""
 ROUND_BEYOND_S = 8.0
 """What a round's deadline is beyond the limit of a phase."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How the server and its clients speak with each other; the same for all cells of a matrix.
+
+    Attributes
+    ----------
+    transport : str
+        One of `TRANSPORTS`.
+    has_tls : bool
+    """
+
+    transport: str = "bundle"
+    has_tls: bool = False
+
+    def __str__(self) -> str:
+        return f"transport {self.transport}, {'with' if self.has_tls else 'without'} TLS"
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,8 @@ def _absences(symptoms: Mapping[str, tuple[str, ...]], **later: tuple[str, ...])
 _TRAINER_GONE = {phase: Absence(STRUCK, ("train",), ERROR) for phase in ("queue", "downlink", "train")} | {
     phase: Absence(STRUCK + 1, ("train",), ERROR) for phase in ("uplink", "aggregate")
 }
+_NEXT = ("queue", "downlink")
+"""Of the next message: on its way if the client had asked for it before it was struck; with `objects` it is to ask again."""
 _NOTHING_TRAINS = "nothing trains then: a trainer that hangs is noticed when it is given a message, which is its train phase"
 _RESUMED_AFTER_KILL, _RESUMED_AFTER_FAILURE = ("killed", "complete"), ("failed", "complete")
 
@@ -127,14 +149,13 @@ FAULTS = (
     ),
     Fault(
         "client-stopped", "client stopped (SIGSTOP), goes on when it is missed",
-        # Its host takes the next message as far as its buffers reach: if that is all of it, the server sees it train.
-        _absences(dict.fromkeys(PHASES, SILENT), aggregate=("downlink", "train")),
+        _absences(dict.fromkeys(PHASES, SILENT), aggregate=_NEXT),
     ),
     Fault("link-down-1s", "link down for 1 s"),
     Fault("link-down-30s", "link down for 30 s", limit_s=LONG_S),
     Fault(
         "link-down", "link down for good",
-        _absences(dict.fromkeys(PHASES, SILENT), aggregate=("downlink",)), returns=False,
+        _absences(dict.fromkeys(PHASES, SILENT), aggregate=_NEXT), returns=False,
     ),
     Fault(
         "trainer-hung", "trainer hung (SIGSTOP)", {"train": Absence(STRUCK, ("train",), ERROR)},

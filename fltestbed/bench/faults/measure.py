@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from fltestbed.bench.faults.cell import RESUME_BAR_S, Outcome
-from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, Cell
+from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, Cell, Channel
 from fltestbed.bench.faults.report import FaultsReport, judge
 
 CELL_TIMEOUT_S = 400.0
@@ -29,15 +30,15 @@ ABOUT = (
 log = logging.getLogger("fltestbed")
 
 
-def measure(cells: Sequence[Cell], at_once: int) -> FaultsReport:
-    """Run cells, so many at once; nothing is left running."""
+def measure(cells: Sequence[Cell], at_once: int, channel: Channel) -> FaultsReport:
+    """Run cells over a channel, so many at once; nothing is left running."""
     start = time.monotonic()
     possible = [cell for cell in cells if not cell.impossible]
     running: set[subprocess.Popen[str]] = set()
     over = threading.Event()
 
     def run(cell: Cell) -> Outcome:
-        return Outcome(cell.name, ("interrupted",)) if over.is_set() else _run_apart(cell, Path(folder), running)
+        return Outcome(cell.name, ("interrupted",)) if over.is_set() else _run_apart(cell, channel, Path(folder), running)
 
     with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, ThreadPoolExecutor(at_once) as pool:
         try:
@@ -48,16 +49,18 @@ def measure(cells: Sequence[Cell], at_once: int) -> FaultsReport:
                 process.terminate()
             raise
     return FaultsReport(
-        about=ABOUT, outcomes=outcomes, impossible={cell.name: cell.impossible for cell in cells if cell.impossible},
+        about=(*ABOUT, str(channel)), channel=channel, outcomes=outcomes,
+        impossible={cell.name: cell.impossible for cell in cells if cell.impossible},
         seconds=time.monotonic() - start, bars=judge(outcomes),
     )  # fmt: skip
 
 
-def _run_apart(cell: Cell, folder: Path, running: "set[subprocess.Popen[str]]") -> Outcome:
+def _run_apart(cell: Cell, channel: Channel, folder: Path, running: "set[subprocess.Popen[str]]") -> Outcome:
     own = folder / cell.name.replace("/", "-")
     own.mkdir()
     # What a cell mounts is seen by it alone, and gone with it, however it ends.
-    command = ["unshare", "--mount", "--", sys.executable, "-m", "fltestbed.bench.faults.cell", cell.name, str(own)]
+    argv = ["-m", "fltestbed.bench.faults.cell", cell.name, str(own), json.dumps(asdict(channel))]
+    command = ["unshare", "--mount", "--", sys.executable, *argv]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         running.add(process)
         try:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fltestbed.bench.faults.cell import RESUME_BAR_S, Outcome
-from fltestbed.bench.faults.matrix import FAULTS, PHASES, Cell
+from fltestbed.bench.faults.matrix import FAULTS, PHASES, Cell, Channel
 from fltestbed.bench.report import Bar, Report, show
 
 HOLDS, MISSES, IMPOSSIBLE, NOT_RUN = "holds", "MISSES", "cannot exist", ""
@@ -18,6 +18,8 @@ class FaultsReport(Report):
 
     Attributes
     ----------
+    channel : Channel
+        How server and clients spoke with each other.
     outcomes : tuple of Outcome
         Of the cells that were run.
     impossible : dict of str to str
@@ -27,6 +29,7 @@ class FaultsReport(Report):
     """
 
     benchmark = "faults"
+    channel: Channel
     outcomes: tuple[Outcome, ...]
     impossible: dict[str, str]
     seconds: float

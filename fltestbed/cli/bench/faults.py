@@ -15,6 +15,8 @@ def faults(
         str, typer.Option(help="Faults, phases or cells (client-killed/train), with commas; all if left out.")
     ] = "",
     at_once: Annotated[int, typer.Option(min=1, max=16, help="Cells that run at the same time.")] = 2,
+    transport: Annotated[str, typer.Option(help="How models move in the matrix: bundle or objects.")] = "bundle",
+    tls: Annotated[bool, typer.Option("--tls", help="Let server and clients of the matrix speak TLS.")] = False,
     random: Annotated[
         int | None, typer.Option(min=1, help="In place of the matrix: so many random faults against one long run.")
     ] = None,
@@ -24,13 +26,19 @@ def faults(
 
     Example: fltestbed bench faults --cells client-killed,server-killed/train --json faults.json
 
+    Example: fltestbed bench faults --transport objects --tls
+
     Example: fltestbed bench faults --random 100 --seed 1
     """
-    from fltestbed.bench.faults.matrix import choose_cells
+    from fltestbed.bench.faults.matrix import TRANSPORTS, Channel, choose_cells
 
     chosen = choose_cells([word for word in cells.split(",") if word])
     if random is not None and cells:
         raise ConfigError(f"--cells {cells}: cells are of the matrix; leave them out with --random")
+    if random is not None and (transport != "bundle" or tls):
+        raise ConfigError("--transport, --tls: are of the matrix; leave them out with --random")
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"--transport {transport}: is not known; choose {' or '.join(TRANSPORTS)}")
     ensure_privilege()
     if random is not None:
         from fltestbed.bench.faults.random_faults import run_apart
@@ -41,4 +49,4 @@ def faults(
 
     from fltestbed.bench.faults.measure import measure
 
-    finish(measure(chosen, at_once), json)
+    finish(measure(chosen, at_once, Channel(transport, tls)), json)
