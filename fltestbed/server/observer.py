@@ -166,7 +166,9 @@ class Observer:
             if message_id is not None:
                 self._nodes[node_id] = _Node(message_id, passing.first_out_ns, payload_bytes=len(passing.response))
                 self._exchange.handed_out(node_id, message_id)
-                self._log.downlink_started(message_id, passing.first_out_ns, len(passing.response))
+                task = self._log.downlink_started(message_id, passing.first_out_ns, len(passing.response))
+                if task is not None:
+                    self._transfers.objects_began(task, "downlink", passing.first_out_ns)
         elif kind == "pull-object":
             node.payload_bytes += len(passing.response)
             node.downlink_end_ns = passing.last_out_ns
@@ -189,6 +191,7 @@ class Observer:
                 task = self._log.task_of(message_id)
                 if task is not None:
                     self._log.uplink_started(task)
+                    self._transfers.objects_began(task, "uplink", node.uplink_start_ns)
                 self._complete_if_whole(node, passing)
         elif kind == "push-object":
             node.payload_bytes += len(passing.request)

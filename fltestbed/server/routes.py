@@ -191,6 +191,8 @@ class Routes:
         try:
             if task is not None:
                 self._log.uplink_started(task)
+                if task.is_measured:
+                    self._transfers.uplink_began(task, attempt, receive_ns)
             received = await self._replies.receive(request, reply_to, self._roster.largest_message_bytes)
             bundle, send_ns, end_ns, end_uncertainty_ns = received
         except ClientDisconnect:
@@ -306,16 +308,16 @@ class _Downlink(Response):
         task = routes._log.downlink_started(message_id, start_ns, payload_bytes)
         if task is not None:
             task.downlink_line = connection
+            if is_measured:
+                routes._transfers.downlink_began(task, start_ns, payload_bytes, connection)
         with connection.under_way():
             for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         end_ns = routes._clock.raw_ns()
-        if task is not None:
-            if is_measured:
-                routes._transfers.downlink_sent(task, start_ns, end_ns, payload_bytes, connection)
-            if connection.ended is None:  # else uvicorn has thrown away what was given to it since
-                routes._log.downlink_sent(task)
+        if task is not None and connection.ended is None:  # else uvicorn has thrown away what was given to it since
+            routes._transfers.downlink_sent(task, end_ns, connection)
+            routes._log.downlink_sent(task)
 
 
 def _number(request: Request, name: str) -> int | None:

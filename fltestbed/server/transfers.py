@@ -3,8 +3,8 @@
 The server's part is known when the exchange ends; the client's comes with its reply (downlink) or with the request after it
 (uplink). A row is written when both are there, or when the round is over and the client's part never came.
 
-An attempt that failed is a row of its own. Of a downlink it is written when the client asks again, by the server, which
-sent; of an uplink when the client tells of it, or, if it never does, by what the server saw of it.
+An attempt that failed is a row of its own. Of a downlink it is written by the server, which sent, when the client asks
+again or the round goes on without it; of an uplink when the client tells of it, or, if it does not, by what the server saw.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,15 @@ from fltestbed.server.tasks import SERVER, Client, Symptom, Task, WireBytes
 
 NEVER_CAME = "the client's stamps never came"
 """Detail of a row that the server had to write alone."""
+NEVER_WHOLE = "the run ended before it was whole"
+"""Detail of a row of an attempt that was under way at the end."""
 
 
 @dataclass
 class _Open:
-    """The server's part of an exchange; of a downlink also its connection, whose TCP_INFO is read when it is over."""
+    """The server's part of an exchange, without an end as long as it is under way; of a downlink also its connection, whose
+    TCP_INFO is read when it is over.
+    """
 
     row: dict[str, Value]
     since_ns: int
@@ -41,14 +45,27 @@ class TransferLog:
         self._broken: dict[tuple[str, int], dict[str, Value]] = {}
         """Uplinks that broke, by message and attempt, until their client tells of them."""
 
-    def downlink_sent(self, task: Task, start_ns: int, end_ns: int, payload_bytes: int, connection: Connection) -> None:
-        """A message was handed to the kernel."""
-        self._close_downlink(task)
-        row = self._row(task, "downlink", start_ns, end_ns, payload_bytes)
+    def downlink_began(self, task: Task, start_ns: int, payload_bytes: int, connection: Connection) -> None:
+        """The first byte of a message leaves; an attempt before, of which no reply has come, has failed."""
+        self._close(task, "downlink")
+        row = self._row(task, "downlink", start_ns, None, payload_bytes)
         self._open[task.message_id, "downlink"] = _Open(row, task.ready_ns, connection, connection.mark)
+
+    def downlink_sent(self, task: Task, end_ns: int, connection: Connection) -> None:
+        """All of the message was handed to the kernel, unless its attempt has been given up since it began."""
+        open_ = self._open.get((task.message_id, "downlink"))
+        if open_ is not None and open_.connection is connection:
+            open_.row["server_end_raw_ns"] = end_ns
+
+    def uplink_began(self, task: Task, attempt: int, start_ns: int) -> None:
+        """A reply begins to arrive."""
+        row = self._row(task, "uplink", start_ns, None, None, attempt)
+        self._open[task.message_id, "uplink"] = _Open(row, task.ready_ns)
 
     def uplink_broke(self, task: Task, attempt: int, start_ns: int, end_ns: int, read_bytes: int, reason: str) -> None:
         """A reply was read in part."""
+        if self._open.pop((task.message_id, "uplink"), None) is None:
+            return  # the round went on without it
         row = self._row(task, "uplink", start_ns, end_ns, None, attempt)
         self._broken[task.message_id, attempt] = row | {
             "status": "failed", "detail": f"{reason}; {read_bytes} bytes had been read",
@@ -58,18 +75,20 @@ class TransferLog:
         """A round goes on without a reply: what is open of its transfers has failed, if its client was lost in it."""
         for key in [key for key in self._broken if key[0] == task.message_id]:
             self._recorder.write("transfers.csv", self._broken.pop(key))
-        if symptom.phase == "downlink":
-            self._close_downlink(task, symptom.detail)
+        self._close(task, symptom.phase, symptom.detail)
 
-    def _close_downlink(self, task: Task, reason: str = "the client asked again") -> None:
-        """Write the downlink of a message that has not arrived as failed, if there is one."""
-        open_ = self._open.pop((task.message_id, "downlink"), None)
-        if open_ is None or open_.connection is None:
-            return
-        after = open_.connection.last_snapshot or open_.connection.snapshot()
-        if open_.before is not None and after is not None:
-            open_.row |= sender_columns(open_.before, after, self._restarts) | {"sender_host": SERVER}
-        reason = open_.connection.ended or reason
+    def _close(self, task: Task, direction: str, reason: str = "the client asked again") -> None:
+        """Write a transfer of a message that has not arrived as failed, if there is one in this direction."""
+        open_ = self._open.pop((task.message_id, direction), None)
+        if open_ is not None:
+            self._write_failed(open_, reason)
+
+    def _write_failed(self, open_: _Open, reason: str) -> None:
+        if (connection := open_.connection) is not None:
+            after = connection.last_snapshot or connection.snapshot()
+            if open_.before is not None and after is not None:
+                open_.row |= sender_columns(open_.before, after, self._restarts) | {"sender_host": SERVER}
+            reason = connection.ended or reason
         self._recorder.write("transfers.csv", open_.row | {"status": "failed", "detail": reason})
 
     def uplink_arrived(
@@ -93,6 +112,12 @@ class TransferLog:
         after, before = connection.snapshot(), connection.mark
         received = after.data_in_bytes - before.data_in_bytes if after is not None and before is not None else None
         return WireBytes(sent, received)
+
+    def objects_began(self, task: Task, direction: str, start_ns: int) -> None:
+        """A message or a reply begins to cross as Flower's objects."""
+        if task.is_measured:
+            row = self._row(task, direction, start_ns, None, None) | {"transport": "objects"}
+            self._open[task.message_id, direction] = _Open(row, task.ready_ns)
 
     def objects_arrived(self, task: Task, direction: str, start_ns: int, end_ns: int, payload_bytes: int) -> None:
         """A message or a reply has crossed as Flower's objects; there is no one connection to ask."""
@@ -142,7 +167,10 @@ class TransferLog:
         for row in self._broken.values():
             self._recorder.write("transfers.csv", row)
         for open_ in self._open.values():
-            self._recorder.write("transfers.csv", open_.row | {"detail": NEVER_CAME})
+            if open_.row["server_end_raw_ns"] is None:
+                self._write_failed(open_, NEVER_WHOLE)
+            else:
+                self._recorder.write("transfers.csv", open_.row | {"detail": NEVER_CAME})
         self._broken.clear()
         self._open.clear()
 

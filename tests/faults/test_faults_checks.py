@@ -119,6 +119,19 @@ def test_a_client_that_is_not_taken_back_is_found(run: Path) -> None:
     assert found == ["the last round has 1 replies, not 2: the client was not taken back"]
 
 
+def test_a_transfer_in_which_a_client_was_lost_is_a_row(run: Path) -> None:
+    """Of its own message, in its own direction, and failed."""
+    write(run, "events", [missing(2, "client-0", "2client-0", "uplink")])
+    rows = [("2client-0", "downlink", "failed"), ("2client-0", "uplink", "ok"), ("2client-1", "uplink", "failed")]
+    names = ("message_id", "direction", "status")
+    write(run, "transfers", [dict(zip(names, row, strict=True)) for row in rows])
+    assert list(checks.check_attempts(run)) == [
+        "round 2, client-0: lost in its uplink, of which transfers.csv has no failed row"
+    ]
+    write(run, "transfers", [dict(zip(names, ("2client-0", "uplink", "failed"), strict=True))])
+    assert list(checks.check_attempts(run)) == []
+
+
 def test_a_wrong_end_is_found(run: Path) -> None:
     """Another status, another number of sessions, a failure without a reason, a gap that no row tells."""
     assert list(checks.check_status(run, cell("server-killed/train"))) == [

@@ -7,7 +7,7 @@ import pytest
 from fltestbed.server.facts import TransferFacts
 from fltestbed.server.protocol import Connection
 from fltestbed.server.tasks import Client, Symptom, Task
-from fltestbed.server.transfers import NEVER_CAME, TransferLog
+from fltestbed.server.transfers import NEVER_CAME, NEVER_WHOLE, TransferLog
 from tests.server.recorded import Rows
 
 
@@ -59,6 +59,7 @@ def transfers() -> Transfers:
 
 def test_both_ends_of_an_attempt_that_broke_are_one_row(transfers: Transfers) -> None:
     """The server read a part of the first attempt; the client says why it broke; the second one is whole."""
+    transfers.log.uplink_began(transfers.task, 1, 100)
     transfers.log.uplink_broke(transfers.task, 1, 100, 200, 5000, "connection reset by the client")
     transfers.arrive(2)
     transfers.tell(attempt=1, failure="stalled", client_start_raw_ns=90, client_end_raw_ns=250)
@@ -76,6 +77,7 @@ def test_an_attempt_that_the_server_never_saw_is_a_row(transfers: Transfers) -> 
 
 def test_a_client_that_never_tells_leaves_what_the_server_saw(transfers: Transfers) -> None:
     """When the round goes on without it; and at the end for what has arrived and was never told of."""
+    transfers.log.uplink_began(transfers.task, 1, 100)
     transfers.log.uplink_broke(transfers.task, 1, 100, 200, 5000, "connection reset by the client")
     transfers.log.lost(transfers.task, Symptom("uplink", "connection reset by the client", ""))
     assert transfers.written() == [(1, "failed", 100, None, "connection reset by the client; 5000 bytes had been read")]
@@ -95,9 +97,49 @@ def test_an_answer_that_was_lost_failed_for_the_client_alone(transfers: Transfer
 def test_a_message_that_is_sent_again_has_a_row_for_each_attempt(transfers: Transfers, ended: str | None, why: str) -> None:
     """The first is written as failed when the second goes out, with how its connection ended."""
     transfers.task.attempt = 1
-    transfers.log.downlink_sent(transfers.task, 10, 20, 9000, cast(Connection, FakeConnection(ended)))
+    transfers.log.downlink_began(transfers.task, 10, 9000, cast(Connection, FakeConnection(ended)))
     transfers.task.attempt = 2
-    transfers.log.downlink_sent(transfers.task, 30, 40, 9000, cast(Connection, FakeConnection()))
+    transfers.log.downlink_began(transfers.task, 30, 9000, cast(Connection, FakeConnection()))
     assert transfers.written() == [(1, "failed", 10, None, why)]
     transfers.log.lost(transfers.task, Symptom("downlink", "silence", "nothing heard for 9.0 s"))
     assert transfers.written()[1:] == [(2, "failed", 30, None, "nothing heard for 9.0 s")]
+
+
+def test_a_downlink_that_hangs_until_its_round_goes_on_has_failed(transfers: Transfers) -> None:
+    """A stopped client has taken a part: when it goes on and the rest has left, that does not make it one that went well."""
+    connection = cast(Connection, FakeConnection())
+    transfers.log.downlink_began(transfers.task, 10, 9000, connection)
+    transfers.log.lost(transfers.task, Symptom("downlink", "silence", "nothing heard for 4.0 s"))
+    transfers.log.downlink_sent(transfers.task, 90, connection)
+    transfers.log.close()
+    assert transfers.written() == [(1, "failed", 10, None, "nothing heard for 4.0 s")]
+
+
+def test_what_is_under_way_at_the_end_of_the_run_has_failed(transfers: Transfers) -> None:
+    """The server was told to end: a message that had left and one that had not; of the first the client never told."""
+    connection = cast(Connection, FakeConnection())
+    transfers.log.downlink_began(transfers.task, 10, 9000, connection)
+    transfers.log.downlink_sent(transfers.task, 20, connection)
+    other = Task(3, "train", "n", 1, transfers.client, 0)
+    transfers.log.downlink_began(other, 30, 9000, cast(Connection, FakeConnection()))
+    transfers.log.close()
+    assert transfers.written() == [(1, "ok", 10, None, NEVER_CAME), (1, "failed", 30, None, NEVER_WHOLE)]
+
+
+@pytest.mark.parametrize("direction", ["downlink", "uplink"])
+def test_objects_that_do_not_all_come_are_a_row(transfers: Transfers, direction: str) -> None:
+    """As of a bundle: when the round goes on without the client."""
+    transfers.log.objects_began(transfers.task, direction, 10)
+    transfers.log.lost(transfers.task, Symptom(direction, "silence", "nothing heard for 4.0 s"))
+    (row,) = transfers.rows["transfers.csv"]
+    assert (row["transport"], row["direction"]) == ("objects", direction)
+    assert transfers.written() == [(1, "failed", 10, None, "nothing heard for 4.0 s")]
+
+
+def test_an_uplink_that_hangs_until_its_round_goes_on_is_one_row(transfers: Transfers) -> None:
+    """Its connection may break, or its end come, when nobody waits for it any more."""
+    transfers.log.uplink_began(transfers.task, 1, 100)
+    transfers.log.lost(transfers.task, Symptom("uplink", "silence", "nothing heard for 4.0 s"))
+    transfers.log.uplink_broke(transfers.task, 1, 100, 900, 5000, "connection closed by the client")
+    transfers.log.close()
+    assert transfers.written() == [(1, "failed", 100, None, "nothing heard for 4.0 s")]

@@ -114,6 +114,15 @@ def check_absence(run: Path, cell: Cell, victim: str) -> Iterator[str]:
         yield "nobody is missing, although the link never came back"
 
 
+def check_attempts(run: Path) -> Iterator[str]:
+    """Every reply that is missing in a transfer has a row of transfers.csv for the attempt that failed."""
+    failed = {(row["message_id"], row["direction"]) for row in read_rows(run, "transfers", status="failed")}
+    for row in read_rows(run, "events", event="missing"):
+        if row["phase"] in ("downlink", "uplink") and (row["message_id"], row["phase"]) not in failed:
+            told = f"round {row['round']}, {row['client']}"
+            yield f"{told}: lost in its {row['phase']}, of which transfers.csv has no failed row"
+
+
 def check_status(run: Path, cell: Cell) -> Iterator[str]:
     """The manifest's status, and how each session of the server ended."""
     manifest = read_manifest(run)
