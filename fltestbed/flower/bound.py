@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import ssl
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
@@ -34,6 +35,7 @@ class BoundBackend(httpcore.SyncBackend):
     def __init__(self, interface: str) -> None:
         self._interface = interface.encode()
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()  # objects are pulled by several threads
         self._is_probing = False
 
     @contextlib.contextmanager
@@ -51,19 +53,24 @@ class BoundBackend(httpcore.SyncBackend):
 
     def _probe(self, on: bool) -> None:
         self._is_probing = on
-        for sock in list(self._open):
+        for sock in self._all():
             with contextlib.suppress(OSError):  # one that has just been closed
                 probe_while_waiting(sock, on)
 
+    def _all(self) -> list[socket.socket]:
+        with self._lock:
+            return list(self._open)
+
     def abandon(self) -> None:
         """Break every connection: whoever waits for an answer is woken."""
-        for sock in list(self._open):
+        for sock in self._all():
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, whose words of farewell nobody waits for
 
     def keep(self, sock: socket.socket) -> None:
         """Know a connection that was opened."""
-        self._open.add(sock)
+        with self._lock:
+            self._open.add(sock)
         if self._is_probing:
             probe_while_waiting(sock, True)
 
