@@ -32,6 +32,9 @@ from fltestbed.shared_buffer import BufferPair
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 3.0
+STOOD_STILL_S = 1.0
+"""A wait that ends so much too late: this process stood still (a stopped one, a suspended host), and its trainer with it.
+It has as long to answer then, and keeps what its app has in memory."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -165,6 +168,8 @@ class Trainer:
                 if meanwhile is not None and time.monotonic() < deadline:
                     meanwhile()
                     continue
+                if time.monotonic() - deadline > STOOD_STILL_S and self._pipe.poll(STOOD_STILL_S):
+                    break
                 raise TrainerFailed(f"the trainer was silent for {timeout_s:g} s")
             return self._pipe.recv_bytes()
         except (OSError, EOFError) as error:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -226,3 +227,35 @@ def test_a_trainer_dies_with_its_client(order: Order, trainer: Trainer) -> None:
         finally:
             client.kill()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+class LatePipe:
+    """A pipe of a process that is stopped while it waits, and goes on 5 s after the limit."""
+
+    def __init__(self, answers: bool) -> None:
+        self.now_s, self.answers, self.waited_s = 100.0, answers, list[float]()
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait."""
+        self.waited_s.append(timeout_s)
+        self.now_s += timeout_s + (5.0 if len(self.waited_s) == 1 else 0.0)
+        return self.answers and len(self.waited_s) > 1
+
+    def recv_bytes(self) -> bytes:
+        """Read."""
+        return b"answer"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_trainer_that_stood_still_with_its_client_may_answer(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped and continued together, past the limit: it has a second, after which it counts as hung."""
+    pipe = LatePipe(answers)
+    monkeypatch.setattr("fltestbed.client.trainer.time", SimpleNamespace(monotonic=lambda: pipe.now_s))
+    trainer: Any = Trainer.__new__(Trainer)
+    trainer._pipe = pipe
+    if answers:
+        assert trainer._receive(3.6) == b"answer"
+    else:
+        with pytest.raises(TrainerFailed, match=r"the trainer was silent for 3.6 s"):
+            trainer._receive(3.6)
+    assert pipe.waited_s == [pytest.approx(3.6), 1.0]
