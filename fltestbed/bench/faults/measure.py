@@ -4,7 +4,6 @@ import json
 import logging
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from fltestbed.bench.faults.cell import RESUME_BAR_S, Outcome
 from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, STRUCK, Cell, Channel
 from fltestbed.bench.faults.report import FaultsReport, judge
+from fltestbed.scratch import scratch_folder
 
 CELL_TIMEOUT_S = 400.0
 
@@ -38,9 +38,9 @@ def measure(cells: Sequence[Cell], at_once: int, channel: Channel) -> FaultsRepo
     over = threading.Event()
 
     def run(cell: Cell) -> Outcome:
-        return Outcome(cell.name, ("interrupted",)) if over.is_set() else _run_apart(cell, channel, Path(folder), running)
+        return Outcome(cell.name, ("interrupted",)) if over.is_set() else _run_apart(cell, channel, folder, running)
 
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder, ThreadPoolExecutor(at_once) as pool:
+    with scratch_folder("bench") as folder, ThreadPoolExecutor(at_once) as pool:
         try:
             outcomes = tuple(pool.map(run, possible))
         except BaseException:  # Ctrl-C: nobody waits for cells

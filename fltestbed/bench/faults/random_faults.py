@@ -14,7 +14,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from fltestbed.bench.odd_clocks import OddClock, build_library
 from fltestbed.config_file import validate
 from fltestbed.errors import TestbedError
 from fltestbed.links import LinkProfile
+from fltestbed.scratch import scratch_folder
 
 CLIENTS = 6
 LEAST_ROUNDS = 50
@@ -324,8 +324,8 @@ def run_apart(count: int, seed: int) -> RandomOutcome:
     TestbedError
         It could not be begun, or its process failed.
     """
-    with tempfile.TemporaryDirectory(prefix="fltestbed-bench-") as folder:
-        command = [sys.executable, "-m", "fltestbed.bench.faults.random_faults", str(count), str(seed), folder]
+    with scratch_folder("bench") as folder:
+        command = [sys.executable, "-m", "fltestbed.bench.faults.random_faults", str(count), str(seed), str(folder)]
         done = subprocess.run(["unshare", "--mount", "--", *command], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise TestbedError(
