@@ -44,7 +44,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A connection that sends nothing ends."""
         super().connection_made(transport)
-        self._descriptor = transport.get_extra_info("socket").fileno()
+        if isinstance(self.loop, ServerLoop):
+            self._descriptor = transport.get_extra_info("socket").fileno()
         self._end_after(self.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
