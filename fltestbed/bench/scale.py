@@ -1,6 +1,6 @@
 """`fltestbed bench scale`: how a round and the server's memory grow with the number of clients.
 
-A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), in four processes whatever their number.
+A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), in two processes whatever their number.
 Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100 clients at 2.9
 MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the SuperLink's
 memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
@@ -29,7 +29,7 @@ from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
 from fltestbed.scratch import scratch_folder
 
-CLIENT_PROCESSES = 4
+CLIENT_PROCESSES = 2
 SERVER, SERVER_APP = "superlink", "serverapp"
 ROUND_TIMEOUT_S = 60.0
 

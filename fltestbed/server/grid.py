@@ -33,7 +33,7 @@ MOST_MARKS = 100
 """That go in a bundle's prologue, which is bounded; more go before it."""
 PATIENCE_S = 60.0
 """Beyond the time that a request may be held."""
-FOLDED_BYTES = 8 << 20
+FOLDED_BYTES = 4 << 20
 """Of replies that come with one request, and are added up one by one: a request for each would cost more than the adding."""
 
 
