@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fltestbed.bench.faults import checks
-from fltestbed.bench.faults.matrix import Cell, choose_cells
+from fltestbed.bench.faults.matrix import Cell, Channel, choose_cells
 from fltestbed.bench.faults.witness import RowWitness
 from fltestbed.measure.recorder import line
 from fltestbed.measure.schema import TABLES
@@ -74,7 +74,7 @@ def test_a_run_as_it_should_be_passes_every_check(run: Path) -> None:
     """A client that was stopped while it trained."""
     stopped = cell("client-stopped/train")
     found = [
-        *checks.check_rows(run), *checks.check_named(run), *checks.check_absence(run, stopped, "client-0"),
+        *checks.check_rows(run), *checks.check_named(run), *checks.check_absence(run, stopped, "client-0", Channel()),
         *checks.check_status(run, stopped), *checks.check_rounds(run, 2.0),
     ]  # fmt: skip
     assert found == []
@@ -99,23 +99,31 @@ def test_an_absence_without_a_phase_or_a_symptom_is_not_named(run: Path) -> None
 
 def test_the_wrong_absence_is_found(run: Path) -> None:
     """In another phase, with another symptom, or where none may be; and somebody who was not struck."""
-    (killed,) = checks.check_absence(run, cell("client-killed/train"), "client-0")
+    (killed,) = checks.check_absence(run, cell("client-killed/train"), "client-0", Channel())
     assert killed.startswith(
         "named as client-0, round 2, train, silence; right were client-0, round 2, train, connection clo"
     )
-    (uplink,) = checks.check_absence(run, cell("client-stopped/uplink"), "client-0")
+    (uplink,) = checks.check_absence(run, cell("client-stopped/uplink"), "client-0", Channel())
     assert "right were client-0, round 2, uplink, silence" in uplink
-    (down,) = checks.check_absence(run, cell("link-down-1s/train"), "client-0")
+    (down,) = checks.check_absence(run, cell("link-down-1s/train"), "client-0", Channel())
     assert down.startswith("1 replies were missing, not 0: round 2, client-0, train: nothing heard")
-    *_, other = checks.check_absence(run, cell("client-stopped/train"), "client-1")
+    *_, other = checks.check_absence(run, cell("client-stopped/train"), "client-1", Channel())
     assert other == "missing, but not struck: client-0"
+
+
+def test_a_message_that_has_to_be_asked_for_may_be_missed_in_the_queue() -> None:
+    """The next message of a client that is stopped: over `bundle` it had asked already."""
+    absence = cell("client-stopped/aggregate").absence
+    assert absence is not None
+    assert absence.phases(Channel("bundle")) == ("downlink",)
+    assert absence.phases(Channel("objects")) == ("queue", "downlink")
 
 
 def test_a_client_that_is_not_taken_back_is_found(run: Path) -> None:
     """The last round has one reply."""
     text = (run / "phases.csv").read_text().splitlines(keepends=True)
     (run / "phases.csv").write_text("".join(row for row in text if "4client-0" not in row))
-    found = list(checks.check_absence(run, cell("client-stopped/train"), "client-0"))
+    found = list(checks.check_absence(run, cell("client-stopped/train"), "client-0", Channel()))
     assert found == ["the last round has 1 replies, not 2: the client was not taken back"]
 
 

@@ -224,7 +224,7 @@ class _Trial:
         yield from witness.lost()
         yield from checks.check_rows(run)
         yield from checks.check_named(run)
-        yield from checks.check_absence(run, cell, checks.victim_name())
+        yield from checks.check_absence(run, cell, checks.victim_name(), self._channel)
         yield from checks.check_attempts(run)
         yield from checks.check_status(run, cell)
         yield from checks.check_rounds(run, cell.fault.round_deadline_s + GRACE_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fltestbed.bench.faults.lab import read_manifest, read_rows, torn_rows
-from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, VICTIM, Cell
+from fltestbed.bench.faults.matrix import CLIENTS, ROUNDS, VICTIM, Cell, Channel
 from fltestbed.measure.schema import PHASES
 
 Row = dict[str, str]
@@ -85,7 +85,7 @@ def check_named(run: Path) -> Iterator[str]:
         yield f"the manifest's missing {listed} are not those of events.csv {dict(counted)}"
 
 
-def check_absence(run: Path, cell: Cell, victim: str) -> Iterator[str]:
+def check_absence(run: Path, cell: Cell, victim: str, channel: Channel) -> Iterator[str]:
     """The cell costs the replies that it may, each named as it should be, and nobody else's."""
     absence, events = cell.absence, read_rows(run, "events", event="missing")
     expected = 0 if absence is None else 1
@@ -96,12 +96,12 @@ def check_absence(run: Path, cell: Cell, victim: str) -> Iterator[str]:
         if absence is not None and (
             row["client"] != victim
             or int(row["round"]) != absence.round
-            or row["phase"] not in absence.phases
+            or row["phase"] not in absence.phases(channel)
             or row["symptom"] not in absence.symptoms
         ):
             yield (
                 f"named as {row['client']}, round {row['round']}, {row['phase']}, {row['symptom']}; right were {victim}, "
-                f"round {absence.round}, {' or '.join(absence.phases)}, {' or '.join(absence.symptoms)}"
+                f"round {absence.round}, {' or '.join(absence.phases(channel))}, {' or '.join(absence.symptoms)}"
             )
     strangers = sorted({row["client"] for row in events} - {victim})
     if strangers:

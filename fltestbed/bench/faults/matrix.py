@@ -55,13 +55,22 @@ class Absence:
     ----------
     round : int
         In which the reply is missing.
-    phases, symptoms : tuple of str
-        One of each is right.
+    phase : str
+        In which phase.
+    symptoms : tuple of str
+        One of them is right.
+    asks_again : bool
+        With the transport `objects` the phase is right as well before which the client has to ask for its message.
     """
 
     round: int
-    phases: tuple[str, ...]
+    phase: str
     symptoms: tuple[str, ...]
+    asks_again: bool = False
+
+    def phases(self, channel: Channel) -> tuple[str, ...]:
+        """Those that are right over this channel."""
+        return ("queue", self.phase) if self.asks_again and channel.transport == "objects" else (self.phase,)
 
 
 @dataclass(frozen=True)
@@ -128,37 +137,37 @@ class Cell:
         return self.fault.absences.get(self.phase)
 
 
-def _absences(symptoms: Mapping[str, tuple[str, ...]], **later: tuple[str, ...]) -> dict[str, Absence]:
-    """Replies of the struck round, missing in the phase in which it was struck; `later` are phases of the round after."""
-    now = {phase: Absence(STRUCK, (phase,), found) for phase, found in symptoms.items() if phase not in later}
-    return now | {phase: Absence(STRUCK + 1, phases, symptoms[phase]) for phase, phases in later.items()}
+def _absences(symptoms: tuple[str, ...], aggregate: str) -> dict[str, Absence]:
+    """Replies of the struck round, missing in the phase in which it was struck. In its aggregation they are there, and those
+    of the next round are missing, in the phase `aggregate`: its downlink where the client had asked for the message already.
+    """
+    now = {phase: Absence(STRUCK, phase, symptoms) for phase in PHASES if phase != "aggregate"}
+    return now | {"aggregate": Absence(STRUCK + 1, aggregate, symptoms, asks_again=aggregate == "downlink")}
 
 
-_TRAINER_GONE = {phase: Absence(STRUCK, ("train",), ERROR) for phase in ("queue", "downlink", "train")} | {
-    phase: Absence(STRUCK + 1, ("train",), ERROR) for phase in ("uplink", "aggregate")
+_TRAINER_GONE = {phase: Absence(STRUCK, "train", ERROR) for phase in ("queue", "downlink", "train")} | {
+    phase: Absence(STRUCK + 1, "train", ERROR) for phase in ("uplink", "aggregate")
 }
-_NEXT = ("queue", "downlink")
-"""Of the next message: on its way if the client had asked for it before it was struck; with `objects` it is to ask again."""
 _NOTHING_TRAINS = "nothing trains then: a trainer that hangs is noticed when it is given a message, which is its train phase"
 _RESUMED_AFTER_KILL, _RESUMED_AFTER_FAILURE = ("killed", "complete"), ("failed", "complete")
 
 FAULTS = (
     Fault(
         "client-killed", "client killed (SIGKILL), started again when it is missed",
-        _absences(dict.fromkeys(PHASES, CLOSED), aggregate=("queue",)),
+        _absences(CLOSED, aggregate="queue"),
     ),
     Fault(
         "client-stopped", "client stopped (SIGSTOP), goes on when it is missed",
-        _absences(dict.fromkeys(PHASES, SILENT), aggregate=_NEXT),
+        _absences(SILENT, aggregate="downlink"),
     ),
     Fault("link-down-1s", "link down for 1 s"),
     Fault("link-down-30s", "link down for 30 s", limit_s=LONG_S),
     Fault(
         "link-down", "link down for good",
-        _absences(dict.fromkeys(PHASES, SILENT), aggregate=_NEXT), returns=False,
+        _absences(SILENT, aggregate="downlink"), returns=False,
     ),
     Fault(
-        "trainer-hung", "trainer hung (SIGSTOP)", {"train": Absence(STRUCK, ("train",), ERROR)},
+        "trainer-hung", "trainer hung (SIGSTOP)", {"train": Absence(STRUCK, "train", ERROR)},
         impossible={phase: _NOTHING_TRAINS for phase in PHASES if phase != "train"},
     ),
     Fault("trainer-crashed", "trainer crashed (SIGSEGV)", _TRAINER_GONE),
