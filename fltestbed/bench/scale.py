@@ -1,12 +1,14 @@
 """`fltestbed bench scale`: how a round and the server's memory grow with the number of clients.
 
 A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), in two processes whatever their number.
-Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100 clients at 2.9
-MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the SuperLink's
-memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
+All numbers are started in turns, every other time in the opposite order, so that a machine that becomes slower meanwhile
+favours none. Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100
+clients at 2.9 MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the
+SuperLink's memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +17,25 @@ from pathlib import Path
 from statistics import median
 
 from fltestbed.bench.contenders import UNCOUNTED_ROUNDS, periods_s
-from fltestbed.bench.footprint import Watch, watching
+from fltestbed.bench.footprint import Footprint, Watch, watching
 from fltestbed.bench.light import CLIENT_APP, Order
 from fltestbed.bench.models import SIZES, Size
 from fltestbed.bench.noise import write_app
 from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar
 from fltestbed.bench.results import Spread
-from fltestbed.bench.scale_report import Costs, Load, ScaleReport
+from fltestbed.bench.scale_report import Costs, Load, ScaleReport, steps
 from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, start_server
+from fltestbed.bench.waiting import Waiting, read_waiting
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config_file import read_json
 from fltestbed.errors import TestbedError
 from fltestbed.scratch import scratch_folder
 
 CLIENT_PROCESSES = 2
+KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
+"""For glibc in those processes: a client on a host of its own keeps the memory of a message for the next one. Fifty threads
+share sixteen arenas, which give it back and take it anew, page by page."""
 SERVER, SERVER_APP = "superlink", "serverapp"
 ROUND_TIMEOUT_S = 60.0
 
@@ -60,13 +66,28 @@ class Plan:
         Numbers of clients, ascending.
     size : Size
         The model whose growth is judged.
+    repetitions : int
+        How often each number is started.
     rounds : int
-        Counted rounds of one number of clients.
+        Counted rounds of a start.
     """
 
     clients: Sequence[int]
     size: Size
+    repetitions: int
     rounds: int
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What one start gave: seconds of its rounds, what waited, CPU milliseconds of a client and round, and memory."""
+
+    periods_s: list[float]
+    waiting: Waiting
+    cpu_ms: dict[str, float]
+    superlink: Footprint
+    serverapp: Footprint
+    first_ns: int
 
 
 def measure(plan: Plan) -> ScaleReport:
@@ -79,9 +100,14 @@ def measure(plan: Plan) -> ScaleReport:
     TestbedError
         The server or a client failed.
     """
-    loads = tuple(_measure_load(plan.size, clients, plan.rounds) for clients in plan.clients)
-    tiny = _measure_load(SIZES["tiny"], plan.clients[-1], plan.rounds)
-    return ScaleReport(about=ABOUT, loads=(*loads, tiny), costs=Costs.fit((*loads, tiny)), bars=tuple(judge(loads)))
+    starts: list[tuple[Size, int, list[_Start]]] = [(plan.size, clients, []) for clients in plan.clients]
+    starts.append((SIZES["tiny"], plan.clients[-1], []))
+    for repetition in range(plan.repetitions):
+        for size, clients, those in starts if repetition % 2 == 0 else reversed(starts):
+            log.info("%s clients, %s model, repetition %s of %s", clients, size.name, repetition + 1, plan.repetitions)
+            those.append(_start(size, clients, plan.rounds))
+    loads = [_load(size, clients, those) for size, clients, those in starts]
+    return ScaleReport(about=ABOUT, loads=tuple(loads), costs=Costs.fit(loads), bars=tuple(judge(loads[:-1])))
 
 
 def judge(loads: Sequence[Load]) -> list[Bar]:
@@ -92,17 +118,12 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
         Bar(f"round, {load.clients} clients, s", where, load.round.median_s, MOST_ROUND_S.get((size, load.clients)))
         for load in loads
     ]
-    for fewer, more in pairwise(loads):
-        bars.append(Bar(
-            f"round: {more.clients} / {fewer.clients} clients", where,
-            more.round.median_s / fewer.round.median_s, more.clients / fewer.clients,
-        ))  # fmt: skip
+    for fewer, more in steps(loads):
+        name = f"round: {more.clients} / {fewer.clients} clients"
+        bars.append(Bar(name, where, more.round.median_s / fewer.round.median_s, more.clients / fewer.clients))
     first, last = loads[0], loads[-1]
     if first is not last:
         name = f"{last.clients} / {first.clients} clients"
-        ratio = last.round.median_s / first.round.median_s
-        if len(loads) > 2:
-            bars.append(Bar(f"round: {name}", where, ratio, last.clients / first.clients))
         bars.append(Bar(f"ServerApp peak: {name}", where, last.app_peak_bytes / first.app_peak_bytes, MOST_OF_APP))
         grown, waits = (
             getattr(last, figure) - getattr(first, figure) for figure in ("superlink_peak_bytes", "waiting_bytes")
@@ -111,13 +132,32 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
     return bars
 
 
-def _measure_load(size: Size, clients: int, rounds: int) -> Load:
-    log.info("%s clients, %s model", clients, size.name)
+def _load(size: Size, clients: int, starts: Sequence[_Start]) -> Load:
+    """Medians over all starts; of memory the peaks."""
+    seconds = Spread.of([start.periods_s for start in starts])
+    if seconds is None:
+        raise TestbedError(f"{clients} clients, {size.name} model: the run ended without a counted round")
+    return Load(
+        size=size.name, model_bytes=size.model_bytes, clients=clients, round=seconds,
+        phases_s={
+            phase: median(value for start in starts for value in start.waiting.phase_s[phase])
+            for phase, values in starts[0].waiting.phase_s.items() if values
+        },
+        cpu_ms={process: median(start.cpu_ms[process] for start in starts) for process in starts[0].cpu_ms},
+        message_bytes=starts[0].waiting.message_bytes, waiting_bytes=max(start.waiting.most_bytes for start in starts),
+        superlink_idle_bytes=max(start.superlink.resident_at(start.first_ns) for start in starts),
+        superlink_peak_bytes=max(start.superlink.peak_bytes for start in starts),
+        app_idle_bytes=max(start.serverapp.resident_at(start.first_ns) for start in starts),
+        app_peak_bytes=max(start.serverapp.peak_bytes for start in starts),
+    )  # fmt: skip
+
+
+def _start(size: Size, clients: int, rounds: int) -> _Start:
     with scratch_folder("bench") as folder, place(LOOPBACK, 1) as here:
         return _run(here, folder, size, clients, rounds)
 
 
-def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Load:
+def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> _Start:
     all_rounds, stamps = rounds + UNCOUNTED_ROUNDS, folder / "stamps.json"
     timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
     settings = {"clients": clients, "server": {"round-deadline-s": timeout_s}, "probes": NO_PROBES}
@@ -133,7 +173,8 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
             f"{here.server.address}:{PORT}", here.server.interface, LOOPBACK, first, end - first, str(folder / "state")
         )
         names.append(f"clients-{first}")
-        processes.start(here.clients[0], names[-1], [sys.executable, "-m", "fltestbed.bench.light", order.to_json()])
+        program = [sys.executable, "-m", "fltestbed.bench.light", order.to_json()]
+        processes.start(here.clients[0], names[-1], program, os.environ | KEEP_MEMORY)
     watch = Watch(SYSTEM_CLOCK, with_sharing=False)
     watch.add(SERVER, processes.pid("server"))
     processes.wait_until(
@@ -143,23 +184,14 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> Lo
         watch.add(name, processes.pid(name))
     with watching(watch):
         processes.wait(names, timeout_s)
-    from fltestbed.bench.waiting import read_waiting  # noqa: PLC0415  # pandas, where there is something to read
-
     starts_ns = read_json(stamps)
-    waiting = read_waiting(folder / RUN, all_rounds)
-    seconds = Spread.of([periods_s(starts_ns)])
-    if seconds is None:
-        raise TestbedError(f"{clients} clients, {size.name} model: the run ended without a counted round")
     counted = rounds * clients
-    cpu_ms = {
-        what: 1e3 * sum(watch.footprints[name].cpu_between(starts_ns[1], starts_ns[-1]) for name in those) / counted
-        for what, those in {SERVER: [SERVER], SERVER_APP: [SERVER_APP], "client": names[1:]}.items()
-    }
-    superlink, serverapp = watch.footprints[SERVER], watch.footprints[SERVER_APP]
-    return Load(
-        size=size.name, model_bytes=size.model_bytes, clients=clients, round=seconds,
-        phases_s={phase: median(values) for phase, values in waiting.phase_s.items() if values},
-        cpu_ms=cpu_ms, message_bytes=waiting.message_bytes, waiting_bytes=waiting.most_bytes,
-        superlink_idle_bytes=superlink.resident_at(starts_ns[0]), superlink_peak_bytes=superlink.peak_bytes,
-        app_idle_bytes=serverapp.resident_at(starts_ns[0]), app_peak_bytes=serverapp.peak_bytes,
+    return _Start(
+        periods_s=periods_s(starts_ns),
+        waiting=read_waiting(folder / RUN, all_rounds),
+        cpu_ms={
+            what: 1e3 * sum(watch.footprints[name].cpu_between(starts_ns[1], starts_ns[-1]) for name in those) / counted
+            for what, those in {SERVER: [SERVER], SERVER_APP: [SERVER_APP], "client": names[1:]}.items()
+        },
+        superlink=watch.footprints[SERVER], serverapp=watch.footprints[SERVER_APP], first_ns=starts_ns[0],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rich.console import Console
@@ -20,11 +21,11 @@ class Load:
     Attributes
     ----------
     round : Spread
-        Seconds of a round.
+        Seconds of a round, over all starts.
     phases_s : dict of str to float
         Where it goes: the median of each phase, as a mean over clients.
     cpu_ms : dict of str to float
-        CPU time of SuperLink, ServerApp and clients for one client in one round.
+        CPU time of SuperLink, ServerApp and clients for one client in one round, median of the starts.
     message_bytes : int
         Payload of one reply.
     waiting_bytes : int
@@ -47,6 +48,11 @@ class Load:
     superlink_peak_bytes: int
     app_idle_bytes: int
     app_peak_bytes: int
+
+
+def steps(loads: Sequence[Load]) -> list[tuple[Load, Load]]:
+    """From each number of clients to the next, and from the fewest to the most."""
+    return [*pairwise(loads), *([(loads[0], loads[-1])] if len(loads) > 2 else [])]
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class ScaleReport(Report):
 
     benchmark = "scale"
     loads: tuple[Load, ...]
+    """By number of clients, ascending; the last one is that of the tiny model."""
     costs: Costs | None
 
     def render_findings(self, console: Console) -> None:
@@ -119,6 +126,10 @@ class ScaleReport(Report):
             show(console, f"  {load.size}, {load.clients} clients, CPU ms a client and round: {cpu}", style="dim")
             phases = ", ".join(f"{phase} {seconds * 1e3:.0f}" for phase, seconds in load.phases_s.items() if seconds > 5e-4)
             show(console, f"  {load.size}, {load.clients} clients, mean phases in ms: {phases}", style="dim")
+        for fewer, more in steps(self.loads[:-1]):
+            turns = zip(fewer.round.repetitions_s, more.round.repetitions_s, strict=True)
+            ratios = ", ".join(f"{long_s / short_s:.2f}" for short_s, long_s in turns)
+            show(console, f"  round, {more.clients} / {fewer.clients} clients, turn by turn: {ratios}", style="dim")
         if self.costs is not None:
             _render_costs(self.costs, self.loads[-2].model_bytes, console)
 

@@ -1,13 +1,14 @@
 """How a round and memory grow: hand-computed bars, costs, waiting bytes and shared pages."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from fltestbed.bench.footprint import Footprint, Watch, discounts, shared_bytes
+from fltestbed.bench.footprint import READINGS_PER_LOOK, Footprint, Watch, discounts, shared_bytes
 from fltestbed.bench.results import Spread
 from fltestbed.bench.scale import judge
 from fltestbed.bench.scale_report import Costs, Load
@@ -34,6 +35,17 @@ def test_a_round_may_grow_as_the_clients_do_and_no_more() -> None:
         assert bars["round: 100 / 10 clients"].holds is holds
         assert bars["round, 100 clients, s"].limit == 6.0
         assert bars["round, 100 clients, s"].holds
+
+
+def test_growth_is_judged_over_all_turns() -> None:
+    """A machine twice as slow in the second turn changes nothing; 4.4 and 4.2 times at 4 times the clients are too much."""
+    for seconds, holds in (([2.0, 4.0], True), ([2.2, 4.2], False)):
+        more = Spread.of([[second] for second in seconds])
+        fewer = Spread.of([[0.5], [1.0]])
+        assert fewer is not None
+        assert more is not None
+        bars = {bar.what: bar for bar in judge([replace(load(10, 1), round=fewer), replace(load(40, 1), round=more)])}
+        assert bars["round: 40 / 10 clients"].holds is holds
 
 
 def test_memory_is_judged_from_the_fewest_to_the_most_clients() -> None:
@@ -92,10 +104,24 @@ def test_a_discount_counts_when_the_process_was_largest() -> None:
     assert [found.resident_at(at) for at in (0, 1, 5)] == [0, 150, 100]
 
 
+def test_what_is_shared_with_a_process_that_ends_is_still_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It maps nothing any more, so the other one, larger than ever, would seem to be alone: that look does not count."""
+    maps = "7f00-7f10 r-xp 00000000 08:01 42 /lib\nShared_Clean: 8 kB\n"
+    texts = {"status": "VmHWM: 20 kB\nVmRSS: 20 kB\n", "smaps": maps}
+    ended: set[str] = set()
+    monkeypatch.setattr(Path, "read_text", lambda path: "" if path.parent.name in ended else texts[path.name])
+    watch = Watch(Clock(), with_sharing=True)
+    for pid in ("1", str(os.getpid())):
+        watch.add(pid, int(pid))
+    watch.read()
+    ended.add("1")
+    for _ in range(READINGS_PER_LOOK):
+        watch.read()
+    assert watch.footprints[str(os.getpid())].discount_bytes == 4 * 1024
+
+
 def test_a_process_is_read_from_proc() -> None:
     """The test's own: it has more than a megabyte, and its mark is no less than what it has."""
-    import os  # noqa: PLC0415
-
     watch = Watch(Clock(), with_sharing=True)
     watch.add("self", os.getpid())
     watch.add("gone", 2**22 + 1)
@@ -107,13 +133,15 @@ def test_a_process_is_read_from_proc() -> None:
 
 def test_bench_scale_runs_and_reports(tmp_path: Path) -> None:
     """Two and three light clients of the tiny model: every figure stands in the report, the status follows the bars."""
-    done = fltestbed("bench", "scale", "--clients", "2,3", "--size", "tiny", "--rounds", "1", "--json", tmp_path / "s.json")
+    short = ("--clients", "2,3", "--size", "tiny", "--repetitions", "2", "--rounds", "1")
+    done = fltestbed("bench", "scale", *short, "--json", tmp_path / "s.json")
     assert done.status in {0, 1}, done.err
     data = json.loads((tmp_path / "s.json").read_text())
     assert done.status == (0 if data["holds"] else 1)
     assert [(found["size"], found["clients"]) for found in data["loads"]] == [("tiny", 2), ("tiny", 3), ("tiny", 3)]
     for found in data["loads"]:
         assert found["round"]["median_s"] > 0
+        assert len(found["round"]["repetitions_s"]) == 2
         assert found["waiting_bytes"] >= found["message_bytes"] > found["model_bytes"]
         assert found["superlink_peak_bytes"] >= found["superlink_idle_bytes"] > MB
         assert found["app_peak_bytes"] >= found["app_idle_bytes"] > MB

@@ -15,7 +15,8 @@ def scale(
     json: JsonFile = None,
     clients: Annotated[str, typer.Option(help="Numbers of clients, with commas, ascending.")] = "10,30,100",
     size: Annotated[str, typer.Option(help="The model: tiny, small (2.9 MB) or large (45 MB).")] = "small",
-    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds of each number of clients.")] = 4,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each number is started, in turns.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds of a start.")] = 8,
 ) -> None:
     """Measure how a round's time and the server's memory grow with the number of clients.
 
@@ -28,4 +29,4 @@ def scale(
         raise ConfigError(f"--clients {clients}: give numbers from 1 to {MOST_CLIENTS}, ascending, with commas")
     chosen_size = choose_size(size)
     ensure_privilege()
-    finish(measure(Plan(numbers, chosen_size, rounds)), json)
+    finish(measure(Plan(numbers, chosen_size, repetitions, rounds)), json)
