@@ -117,8 +117,9 @@ class Watch:
             for name, pid in list(self._pids.items()):
                 with suppress(OSError):
                     shared[name] = shared_bytes(Path(f"/proc/{pid}/smaps").read_text())
-            for name, discount in discounts(shared).items():
-                self.footprints[name].share(discount)
+            if all(shared.values()):  # one that is ending maps nothing: what others share with it would seem their own
+                for name, discount in discounts(shared).items():
+                    self.footprints[name].share(discount)
         self._readings += 1
 
 
