@@ -207,7 +207,8 @@ class Observer:
             self._transfers.objects_arrived(task, "uplink", node.uplink_start_ns, end_ns, node.payload_bytes)
             if task.client.is_ours:
                 self._log.uplink_ended(task, end_ns)
-                self._arrived[node.message_id] = _Arrived(task, end_ns, node.payload_bytes, node.error)
+                if task.is_measured:  # else its client never tells its side
+                    self._arrived[node.message_id] = _Arrived(task, end_ns, node.payload_bytes, node.error)
             else:
                 self._log.replied_unseen(task, node.uplink_start_ns, end_ns, node.downlink_end_ns, node.payload_bytes)
         self._exchange.reply_complete(node.message_id)

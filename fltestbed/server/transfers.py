@@ -58,14 +58,19 @@ class TransferLog:
             open_.row["server_end_raw_ns"] = end_ns
 
     def uplink_began(self, task: Task, attempt: int, start_ns: int) -> None:
-        """A reply begins to arrive."""
-        row = self._row(task, "uplink", start_ns, None, None, attempt)
-        self._open[task.message_id, "uplink"] = _Open(row, task.ready_ns)
+        """A reply begins to arrive, unless it is there already and its answer alone was lost."""
+        there = self._open.get((task.message_id, "uplink"))
+        if there is None or there.row["server_end_raw_ns"] is None:
+            row = self._row(task, "uplink", start_ns, None, None, attempt)
+            self._open[task.message_id, "uplink"] = _Open(row, task.ready_ns)
 
     def uplink_broke(self, task: Task, attempt: int, start_ns: int, end_ns: int, read_bytes: int, reason: str) -> None:
-        """A reply was read in part."""
-        if self._open.pop((task.message_id, "uplink"), None) is None:
+        """A reply was read in part; the attempt after it may have begun already."""
+        open_ = self._open.get((task.message_id, "uplink"))
+        if open_ is None:
             return  # the round went on without it
+        if open_.row["attempt"] == attempt:
+            del self._open[task.message_id, "uplink"]
         row = self._row(task, "uplink", start_ns, end_ns, None, attempt)
         self._broken[task.message_id, attempt] = row | {
             "status": "failed", "detail": f"{reason}; {read_bytes} bytes had been read",

@@ -68,6 +68,52 @@ def test_both_ends_of_an_attempt_that_broke_are_one_row(transfers: Transfers) ->
     assert transfers.written() == [(1, "failed", 100, 90, "stalled"), (2, "ok", 300, 290, None)]
 
 
+@pytest.fixture
+def replaced(transfers: Transfers) -> Transfers:
+    """The client has begun a second attempt before the connection of the first, which it gave up, is seen to break."""
+    transfers.log.uplink_began(transfers.task, 1, 100)
+    transfers.log.uplink_began(transfers.task, 2, 300)
+    return transfers
+
+
+def break_off(transfers: Transfers, attempt: int) -> None:
+    """An attempt is seen to break at 350."""
+    transfers.log.uplink_broke(transfers.task, attempt, 100 if attempt == 1 else 300, 350, 5000, "reset")
+
+
+def test_an_attempt_that_breaks_late_leaves_the_next_alone(replaced: Transfers) -> None:
+    """Which may be whole by then."""
+    replaced.arrive(2)
+    break_off(replaced, 1)
+    replaced.tell(attempt=1, failure="stalled", client_start_raw_ns=90, client_end_raw_ns=250)
+    replaced.tell(attempt=2, client_start_raw_ns=290, client_end_raw_ns=390)
+    assert replaced.written() == [(1, "failed", 100, 90, "stalled"), (2, "ok", 300, 290, None)]
+
+
+def test_both_may_break(replaced: Transfers) -> None:
+    """And each is a row when the round goes on without the reply."""
+    break_off(replaced, 1)
+    break_off(replaced, 2)
+    replaced.log.lost(replaced.task, Symptom("uplink", "silence", ""))
+    read = "reset; 5000 bytes had been read"
+    assert replaced.written() == [(1, "failed", 100, None, read), (2, "failed", 300, None, read)]
+
+
+def test_the_next_may_hang(replaced: Transfers) -> None:
+    """It is a row of its own, too, when the round goes on."""
+    break_off(replaced, 1)
+    replaced.log.lost(replaced.task, Symptom("uplink", "silence", "nothing heard for 4.0 s"))
+    assert [row[:2] for row in replaced.written()] == [(1, "failed"), (2, "failed")]
+
+
+def test_a_reply_that_is_sent_again_has_arrived_all_the_same(transfers: Transfers) -> None:
+    """The answer to the first was lost; of the second the client hears that it is not wanted, and tells nothing."""
+    transfers.arrive(1)
+    transfers.log.uplink_began(transfers.task, 2, 500)
+    transfers.log.close()
+    assert transfers.written() == [(1, "ok", 300, None, NEVER_CAME)]
+
+
 def test_an_attempt_that_the_server_never_saw_is_a_row(transfers: Transfers) -> None:
     """With the client's stamps alone."""
     transfers.arrive(2)
