@@ -120,7 +120,6 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "flwr.supercore.inflatable.inflatable_object": (
         "InflatableObject.deflate",
-        "UnexpectedObjectContentError",
         "get_object_head_values_from_object_content",
         "is_valid_sha256_hash",
         "iterate_object_tree",
@@ -129,7 +128,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
     "flwr.supercore.inflatable.inflatable_utils": (
         "inflate_object_from_contents(keep_object_contents)",
         "inflate_object_from_contents(objects)",
-        "validate_object_content(content)",
+        "inflatable_class_registry",
         "pull_objects(object_ids)",
         "push_object_contents_from_iterable(object_contents)",
         "ObjectPullError",

@@ -39,8 +39,6 @@ from flwr.supercore.constant import (
 )
 from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
-from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
-from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -206,14 +204,9 @@ class Superlink:
         Raises
         ------
         BundleError
-            An object has not the form that Flower's objects have.
+            Flower does not take its objects.
         """
         ((message, tree),) = bundle.messages
-        try:
-            for content in bundle.objects.values():
-                validate_object_content(bytes(content))
-        except UnexpectedObjectContentError as error:
-            raise BundleError(str(error)) from error
         if self._store(bundle, message, tree, self._state.store_message_res) is None:
             return None
         return message.metadata.reply_to_message_id

@@ -14,6 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     is_valid_sha256_hash,
     iterate_object_tree,
 )
+from flwr.supercore.inflatable.inflatable_utils import inflatable_class_registry
 
 from fltestbed.flower.objects import Chunk, Content
 
@@ -47,13 +48,13 @@ def check_trees(trees: Sequence[ObjectTree]) -> dict[str, tuple[str, ...]]:
     return children
 
 
-def read_head(content: Content) -> tuple[str, list[str], int]:
-    """An object's kind, the identifiers of its children, and how many bytes its body has.
+def read_head(content: Content) -> tuple[str, list[str]]:
+    """An object's kind, and the identifiers of its children.
 
     Raises
     ------
     TreeError
-        It has no head.
+        It has no head, or not as many bytes as that says.
     """
     for most in (256, _MOST_HEAD_BYTES):
         start = content.head if isinstance(content, Chunk) else bytes(content[:most])
@@ -64,21 +65,23 @@ def read_head(content: Content) -> tuple[str, list[str], int]:
             except ValueError:
                 break
             if body_bytes == len(content) - end - 1:
-                return kind, children, body_bytes
+                return kind, children
     raise TreeError("it begins with no head")
 
 
 def check_object(identifier: str, content: Content, children: Sequence[str]) -> None:
-    """Check that an object names the children that its tree gives it.
+    """Check that an object is of a kind that Flower knows, and names the children that its tree gives it.
 
     Raises
     ------
     TreeError
     """
     try:
-        _, named, _ = read_head(content)
+        kind, named = read_head(content)
     except TreeError as error:
         raise TreeError(f"object {identifier[:12]}...: {error}") from error
+    if kind not in inflatable_class_registry:
+        raise TreeError(f"object {identifier[:12]}... is of no kind that Flower knows")
     if list(children) != named:
         raise TreeError(f"object {identifier[:12]}... names other children than its tree")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,15 +72,23 @@ def test_an_honest_message_passes() -> None:
     assert len(decode(encoded(same)).inflate()) == 1
 
 
+def test_an_object_of_a_kind_that_flower_does_not_know_is_refused() -> None:
+    """Its own classes could not make anything of it."""
+    bundle = Bundle.of([instruction(1, tensors(1))])
+    other = renamed(bundle, lambda _, content: content.replace(b"ArrayChunk", b"Pigeonhole", 1))
+    with pytest.raises(BundleError, match="is of no kind that Flower knows"):
+        decode(encoded(other))
+
+
 def test_one_chunk_may_not_be_named_a_million_times() -> None:
     """8 kB of numbers, joined 100,000 times, would be 800 MB: refused from the list alone, in less memory than the list."""
     bundle = Bundle.of([instruction(1, tensors(1, 2000))])
 
     def amplified(_: str, content: bytes) -> bytes:
-        kind, children, size = read_head(content)
+        kind, children = read_head(content)
         if kind != "Array":
             return content
-        body = json.loads(content[-size:])
+        body = json.loads(content.split(HEAD_BODY_DIVIDER, 1)[1])
         body["arraychunk_ids"] = [0] * 100_000
         return array_content(kind, children, json.dumps(body).encode())
 
