@@ -31,14 +31,11 @@ def wants_agreement(strategy: Strategy) -> bool:
     """
     if not isinstance(strategy, FedAvg) or isinstance(strategy, FedXgbBagging | FedXgbCyclic):
         return False
-    steps = [*vars(strategy).items(), *(item for kind in type(strategy).__mro__ for item in vars(kind).items())]
-    aggregating = [step for name, step in steps if name in ("aggregate_train", "aggregate_evaluate")]
-    return (
-        all(
-            getattr(step, "__module__", "").startswith("flwr.") or getattr(step, "reads_no_replies", False)
-            for step in aggregating
-        )
-        and type(strategy)._check_and_log_replies is FedAvg._check_and_log_replies
+    names = ("aggregate_train", "aggregate_evaluate", "_check_and_log_replies")
+    owners = [vars(strategy), *(vars(kind) for kind in type(strategy).__mro__)]
+    return all(
+        getattr(step, "__module__", "").startswith("flwr.") or getattr(step, "reads_no_replies", False)
+        for step in (owner[name] for owner in owners for name in names if name in owner)
     )
 
 

@@ -210,6 +210,7 @@ def test_which_strategies_are_helped() -> None:
     helped: list[Strategy] = [FedAvg(), FedAdam(), FedMedian(), FedTrimmedAvg(), Krum()]
     assert all(wants_agreement(strategy) for strategy in helped)
     assert not any(wants_agreement(strategy) for strategy in (Own(), FedXgbBagging()))
-    observed = FedAvg()
-    vars(observed)["aggregate_train"] = lambda *_: (None, None)
-    assert not wants_agreement(observed)
+    for step in ("aggregate_train", "_check_and_log_replies"):
+        observed = FedAvg()
+        vars(observed)[step] = lambda *_: (None, None)
+        assert not wants_agreement(observed)
