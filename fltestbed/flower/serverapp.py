@@ -105,17 +105,18 @@ class AveragingGrid(Protocol):
 def observed_strategies(
     listener: StepListener,
     raw_ns: Callable[[], int],
-    folding_grid: AveragingGrid | None = None,
+    averaging_grid: AveragingGrid | None = None,
     keeper: RoundKeeper | None = None,
-    judging_grid: AveragingGrid | None = None,
+    *,
+    folds: bool = True,
 ) -> Iterator[None]:
     """Let `listener` see the steps of every strategy that is started within the block.
 
     The steps are wrapped on the strategy object that `start` was called on, so that any strategy works as it is, whatever
     methods it overrides; `evaluate_fn` is the step `server_evaluate`. A strategy that averages and is started with
-    `folding_grid` has the replies of training folded by it; one that is started with `judging_grid`, and would raise where
-    replies do not agree, gets errors in the place of those that do not. `keeper` is told of each round that is over, of the
-    first call of `start` alone, and may let that one go on from an earlier run.
+    `averaging_grid` has the replies of training folded by it, if it `folds`; one that would raise where replies do not agree
+    gets errors in the place of those that do not. `keeper` is told of each round that is over, of the first call of `start`
+    alone, and may let that one go on from an earlier run.
     """
     original = Strategy.start
     signature = inspect.signature(original)
@@ -146,8 +147,9 @@ def observed_strategies(
         call = signature.bind(self, *args, **kwargs)
         continuation = Continuation(self, call, keepers.pop() if keepers else None)
         grid, key = call.arguments["grid"], getattr(self, "weighted_by_key", "")
-        fold = folding_grid if folding_grid is grid and is_averaging(self) else None
-        judge = judging_grid if judging_grid is grid and wants_agreement(self) else None
+        ours = averaging_grid if averaging_grid is grid else None
+        fold = ours if folds and is_averaging(self) else None
+        judge = ours if wants_agreement(self) else None
         keeps_model = hasattr(self, "current_arrays")  # and raises where the next one is of another form
 
         def before_training(round_: int, messages: list[Message]) -> None:

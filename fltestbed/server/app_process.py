@@ -77,7 +77,7 @@ def main(preload: str | None) -> int:
     error: str | None = None
     keep_what_is_there()
     try:
-        with observed_strategies(listen, clock.raw_ns, grid if go["streaming"] else None, keeper, grid):
+        with observed_strategies(listen, clock.raw_ns, grid, keeper, folds=go["streaming"]):
             run_app(run, app, context, grid)
         grid.mark("end", raw_ns=clock.raw_ns())
         if keeper is not None:

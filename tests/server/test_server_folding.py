@@ -130,7 +130,7 @@ def run() -> Callable[..., ArrayRecord]:
 
     def started(server: Server, strategy: Strategy, streaming: bool = True, rounds: int = 1, **options: Any) -> ArrayRecord:
         random.seed(1)  # Flower draws the order of the clients, which decides where Krum finds a tie
-        with observed_strategies(lambda *step: None, lambda: 0, server if streaming else None, judging_grid=server):
+        with observed_strategies(lambda *step: None, lambda: 0, server, folds=streaming):
             result = strategy.start(server, MODEL, num_rounds=rounds, **options)
         server.flush()
         return result.arrays
