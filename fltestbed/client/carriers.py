@@ -323,7 +323,7 @@ class ObjectsCarrier:
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
-        bundle = decode(b"".join([encode_head({}, messages=1), result.reply]))
+        bundle = decode(b"".join([encode_head({}, messages=1), result.reply]), verify=False)  # its trainer has made it
         send_ns, end_ns = self._clock.raw_ns(), None
         try:
             with _node_errors():
