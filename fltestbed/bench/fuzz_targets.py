@@ -101,7 +101,7 @@ def read_facts_of(data: bytes) -> None:
         with suppress(FactsError, HostFactsError, JoinRefused):
             cast(Callable[[dict[str, Any]], object], read)(told)
     with suppress(ServerRefused):
-        read_hello("server", told)
+        read_hello(told)
     for kind in (ServerStamps, MessageFacts, ReplyEnd):
         with suppress(ServerRefused):
             read_told(kind, told)

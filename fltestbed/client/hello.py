@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from fltestbed.errors import ServerRefused
-from fltestbed.text import printable
+from fltestbed.client.told import read_told
 
 Identifier = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
 Text = Annotated[str, Field(max_length=300)]
@@ -46,7 +45,7 @@ class _Hello(BaseModel):
     largest_message_bytes: Annotated[int, Field(ge=1, le=1 << 40)]
 
 
-def read_hello(server: str, data: dict[str, Any]) -> dict[str, Any]:
+def read_hello(data: dict[str, Any]) -> dict[str, Any]:
     """The same with every value checked.
 
     Raises
@@ -54,12 +53,4 @@ def read_hello(server: str, data: dict[str, Any]) -> dict[str, Any]:
     ServerRefused
         A value is missing or cannot be; the message names it.
     """
-    try:
-        return _Hello.model_validate(data).model_dump()
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = printable(".".join(map(str, problem["loc"])), 80)
-        raise ServerRefused(
-            f"{server}: the server says something that cannot be: {place}: {printable(problem['msg'], 120)}; does it run "
-            "the same fltestbed?"
-        ) from error
+    return read_told(_Hello, data).model_dump()

@@ -121,7 +121,7 @@ class Introduction:
             if loss.is_over:
                 raise
             raise ServerRefused(str(loss)) from loss  # it knows the key and does not want it: no patience mends that
-        return read_hello(self._server, reply.data)
+        return read_hello(reply.data)
 
     def close(self) -> None:
         """Go away without having taken part: connections are closed and the key is free."""

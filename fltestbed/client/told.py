@@ -35,7 +35,7 @@ class ReplyEnd(ServerStamps):
     server_end_uncertainty_ns: Nanoseconds = 0
 
 
-T = TypeVar("T", bound=ServerStamps)
+T = TypeVar("T", bound=BaseModel)
 
 
 def read_told(kind: type[T], data: Mapping[str, Any]) -> T:

@@ -48,13 +48,6 @@ LONGEST_ANSWER_S = 3600.0
 """For the body of an answer that comes all the time, however slowly; the round's deadline is the server's to keep."""
 
 
-class Answer(dict[str, Any]):
-    """What a server says in JSON."""
-
-    def __missing__(self, key: str) -> Any:
-        raise ServerRefused(f"the server's answer lacks {key}; does it run the same fltestbed?")
-
-
 @dataclass(frozen=True)
 class Broken:
     """A request that got no answer.
@@ -91,7 +84,7 @@ class Reply:
     end_uncertainty_ns: int = 0
 
     @property
-    def data(self) -> "Answer":
+    def data(self) -> dict[str, Any]:
         """The body as a JSON object.
 
         Raises
@@ -100,7 +93,7 @@ class Reply:
             It is none.
         """
         try:
-            return Answer(json.loads(self.body))
+            return dict(json.loads(self.body))
         except (ValueError, TypeError, RecursionError) as error:
             text = printable(bytes(self.body[:60]).decode(errors="replace"))
             raise ServerRefused(f"the server's answer is not JSON but {text!r}; does it run fltestbed?") from error
@@ -374,5 +367,5 @@ def said_no(reply: Reply) -> str:
     """Why the server said no, in its own words, on one line."""
     try:
         return printable(str(reply.data["error"]), MOST_REASON)
-    except ServerRefused:
+    except (ServerRefused, KeyError):
         return f"HTTP status {reply.status}"
