@@ -62,7 +62,7 @@ def meet(
         except (SessionLost, ServerUnreachable) as error:
             if time.monotonic() >= deadline:
                 raise
-            tell("%s: %s; waiting for it to go on, %g s at most", server, error, patience_s)
+            tell("%s: %s; waiting for it to go on, %g s at most", server, str(error).removeprefix(f"{server}: "), patience_s)
             tell = log.debug
         connection.close()
         time.sleep(RETRY_INTERVAL_S)

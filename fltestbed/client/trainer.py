@@ -33,7 +33,7 @@ from fltestbed.shared_buffer import BufferPair
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 3.0
 STOOD_STILL_S = 1.0
-"""A wait that ends so much too late: this process stood still (a stopped one, a suspended host), and its trainer with it.
+"""A wait that ends so much too late: this process stood still (it was stopped), and its trainer with it.
 It has as long to answer then, and keeps what its app has in memory."""
 _PR_SET_PDEATHSIG = 1
 

@@ -65,7 +65,7 @@ class BoundBackend(httpcore.SyncBackend):
         """Break every connection: whoever waits for an answer is woken."""
         for sock in self._all():
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, whose words of farewell nobody waits for
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # past TLS, which would let a thread go on in plain text
 
     def keep(self, sock: socket.socket) -> None:
         """Know a connection that was opened."""

@@ -230,15 +230,15 @@ def test_a_trainer_dies_with_its_client(order: Order, trainer: Trainer) -> None:
 
 
 class LatePipe:
-    """A pipe of a process that is stopped while it waits, and goes on 5 s after the limit."""
+    """A pipe of a process that is stopped while it waits, and goes on so long after the limit."""
 
-    def __init__(self, answers: bool) -> None:
-        self.now_s, self.answers, self.waited_s = 100.0, answers, list[float]()
+    def __init__(self, late_s: float, answers: bool) -> None:
+        self.late_s, self.now_s, self.answers, self.waited_s = late_s, 100.0, answers, list[float]()
 
     def poll(self, timeout_s: float) -> bool:
         """Wait."""
         self.waited_s.append(timeout_s)
-        self.now_s += timeout_s + (5.0 if len(self.waited_s) == 1 else 0.0)
+        self.now_s += timeout_s + (self.late_s if len(self.waited_s) == 1 else 0.0)
         return self.answers and len(self.waited_s) > 1
 
     def recv_bytes(self) -> bytes:
@@ -246,10 +246,14 @@ class LatePipe:
         return b"answer"
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_trainer_that_stood_still_with_its_client_may_answer(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped and continued together, past the limit: it has a second, after which it counts as hung."""
-    pipe = LatePipe(answers)
+@pytest.mark.parametrize(
+    ("late_s", "answers", "waited_s"), [(5.0, True, [3.6, 1.0]), (5.0, False, [3.6, 1.0]), (0.0, False, [3.6])]
+)
+def test_a_trainer_that_stood_still_with_its_client_may_answer(
+    late_s: float, answers: bool, waited_s: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped and continued together, past the limit: it has a second, after which it counts as hung; others have none."""
+    pipe = LatePipe(late_s, answers)
     monkeypatch.setattr("fltestbed.client.trainer.time", SimpleNamespace(monotonic=lambda: pipe.now_s))
     trainer: Any = Trainer.__new__(Trainer)
     trainer._pipe = pipe
@@ -258,4 +262,4 @@ def test_a_trainer_that_stood_still_with_its_client_may_answer(answers: bool, mo
     else:
         with pytest.raises(TrainerFailed, match=r"the trainer was silent for 3.6 s"):
             trainer._receive(3.6)
-    assert pipe.waited_s == [pytest.approx(3.6), 1.0]
+    assert pipe.waited_s == [pytest.approx(seconds) for seconds in waited_s]
