@@ -45,8 +45,9 @@ class Connection:
         """TCP_INFO at that time."""
 
     def snapshot(self) -> TcpSnapshot | None:
-        """TCP_INFO now; None when the connection is closed."""
-        return tcp_snapshot(self._socket)
+        """TCP_INFO now, or when the connection ended."""
+        snapshot = self.last_snapshot or tcp_snapshot(self._socket)
+        return self._guest.last_snapshot if snapshot is None and self._guest is not None else snapshot
 
     @property
     def path(self) -> PathState | None:
@@ -60,8 +61,6 @@ class Connection:
             self.ended = reason
             self.last_path = self.path
             self.last_snapshot = self.snapshot()
-            if self.last_snapshot is None and self._guest is not None:
-                self.last_snapshot = self._guest.last_snapshot
 
     def abandon(self, reason: str) -> None:
         """Give the connection up: what is still to be sent is not sent any more, and its request ends."""

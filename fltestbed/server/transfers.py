@@ -90,7 +90,7 @@ class TransferLog:
 
     def _write_failed(self, open_: _Open, reason: str) -> None:
         if (connection := open_.connection) is not None:
-            after = connection.last_snapshot or connection.snapshot()
+            after = connection.snapshot()
             if open_.before is not None and after is not None:
                 open_.row |= sender_columns(open_.before, after, self._restarts) | {"sender_host": SERVER}
             reason = connection.ended or reason
@@ -105,7 +105,7 @@ class TransferLog:
         if downlink is not None and downlink.connection is not None:
             downlink.row["server_end_raw_ns"] = downlink.connection.left_ns or downlink.row["server_end_raw_ns"]
             downlink.connection.end_sending()
-            after = downlink.connection.last_snapshot or downlink.connection.snapshot()
+            after = downlink.connection.snapshot()
             if downlink.before is not None and after is not None:
                 sent = after.data_out_bytes - downlink.before.data_out_bytes
                 downlink.row |= sender_columns(downlink.before, after, self._restarts) | {

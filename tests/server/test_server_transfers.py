@@ -14,7 +14,7 @@ from tests.server.recorded import Rows
 class FakeConnection:
     """A connection of which the kernel says nothing."""
 
-    mark = last_snapshot = left_ns = None
+    mark = left_ns = None
     congestion_control = "cubic"
 
     def __init__(self, ended: str | None = None) -> None:
