@@ -222,9 +222,7 @@ class _Work:
                     else:
                         self._compare_clocks(patient)
                         self._join(patient)
-                    carrier = self._carrier(patient)
-                    while (parcel := carrier.receive()) is not None:
-                        self._answer(carrier, parcel)
+                    self._serve(self._carrier(patient))
                     break
                 except SessionLost as loss:
                     lost = loss
@@ -241,6 +239,12 @@ class _Work:
             stack.close()
             self._connection.close()  # before the probes: a server that shuts down waits for it
             self._probes.stop()
+
+    def _serve(self, carrier: Carrier) -> None:
+        """Answer messages until the run is over."""
+        while (parcel := carrier.receive()) is not None:
+            self._answer(carrier, parcel)
+            parcel = None  # not to be held while the next one comes
 
     def _compare_clocks(self, connection: PatientConnection) -> None:
         for _ in range(CLOCK_EXCHANGES if self._late.is_on else 0):

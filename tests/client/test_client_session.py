@@ -1,8 +1,9 @@
 """What a client decides by itself: how long it tries, whom it trusts, what it says for a trainer that died."""
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
@@ -12,7 +13,7 @@ from fltestbed.client.interface import check_interface
 from fltestbed.client.introduction import Introduction
 from fltestbed.client.path import ServerPath
 from fltestbed.client.session import Session, _Work
-from fltestbed.client.trainer import Order
+from fltestbed.client.trainer import Order, Result, Trainer
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.apps import App, pack_app, pack_installed_app
@@ -51,14 +52,17 @@ def test_loopback_is_an_interface_that_is_up() -> None:
         check_interface("wwan9")
 
 
-def error_reply(tmp_path: Path, clock: Clock, wall_offset_s: float) -> tuple[Any, Any]:
-    work = _Work(
+def make_work(tmp_path: Path, clock: Clock = SYSTEM_CLOCK, wall_offset_s: float = 0.0) -> _Work:
+    return _Work(
         session(tmp_path, clock=clock),
         cast(Introduction, SimpleNamespace(
             connection=None, node=None, trust=None, key=SimpleNamespace(wall_offset_s=wall_offset_s)
         )),
         Order(app_of(b""), 7, {}, tmp_path), HELLO, cast(ServerPath, None),
     )  # fmt: skip
+
+
+def error_reply(work: _Work) -> tuple[Any, Any]:
     message = instruction(7)
     parcel = Parcel(raw(message), 3, 4000)
     result = work._error_reply(parcel, "the trainer was killed by SIGKILL")
@@ -72,10 +76,32 @@ def _identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, value)
 
 
+def test_a_message_is_let_go_before_the_next_one_comes(tmp_path: Path) -> None:
+    """A client has one model's worth of them in memory, not two."""
+
+    class Carrier:
+        parcels: ClassVar[list[weakref.ref[Parcel]]] = []
+
+        def receive(self) -> Parcel | None:
+            """A message, and then another."""
+            assert all(former() is None for former in self.parcels)
+            parcel = Parcel(b"", 1, 2)
+            self.parcels.append(weakref.ref(parcel))
+            return parcel if len(self.parcels) <= 2 else None
+
+        def send(self, parcel: Parcel, result: Result) -> None:
+            """Nobody is there."""
+
+    work = make_work(tmp_path)
+    work._trainer = cast(Trainer, SimpleNamespace(work=lambda *_: Result("", {}, b"")))
+    work._serve(Carrier())
+    assert len(Carrier.parcels) == 3
+
+
 @pytest.mark.usefixtures("_identity")
 def test_a_dead_trainers_message_is_answered_with_the_symptom(tmp_path: Path) -> None:
     """As an error from this node, and the time that was lost counts as training."""
-    facts, reply = error_reply(tmp_path, Clock(raw_ns=lambda: 9000), 0.0)
+    facts, reply = error_reply(make_work(tmp_path, Clock(raw_ns=lambda: 9000)))
     assert reply.error.reason == "the trainer was killed by SIGKILL"
     assert (reply.metadata.src_node_id, reply.metadata.run_id) == (7, 5)
     (span,) = facts["spans"]
@@ -86,5 +112,5 @@ def test_a_dead_trainers_message_is_answered_with_the_symptom(tmp_path: Path) ->
 def test_an_error_reply_is_dated_on_the_servers_clock(tmp_path: Path) -> None:
     """A Pi that booted a year in the past: Flower would refuse what is dated by its own clock."""
     past = Clock(wall_ns=lambda: SYSTEM_CLOCK.wall_ns() - YEAR_NS)
-    _, reply = error_reply(tmp_path, past, YEAR_NS / 1e9 + 3600)
+    _, reply = error_reply(make_work(tmp_path, past, YEAR_NS / 1e9 + 3600))
     assert reply.metadata.created_at == pytest.approx(SYSTEM_CLOCK.wall_ns() / 1e9 + 3600, abs=5)
