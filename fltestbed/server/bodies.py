@@ -52,6 +52,12 @@ class Replies:
             raise refusal
         return decoder.end(), int.from_bytes(tail, "big"), end_ns, end_uncertainty_ns
 
+    def abandon(self, reply_to: str) -> None:
+        """Nobody waits for the reply to this message any more: what comes of it is not read on."""
+        connection = self._coming.get(reply_to)
+        if connection is not None:
+            connection.abandon("the round went on without the reply")
+
     @contextlib.contextmanager
     def _alone(self, reply_to: str, connection: Connection) -> Iterator[None]:
         """Give up an earlier attempt to send the same reply: a client begins another when that one is dead for it, and one

@@ -6,7 +6,7 @@ millisecond or two, less than a thread that shares Python's lock with the loop.
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.superlink import Superlink
@@ -37,6 +37,8 @@ class Exchange:
         """Set when the run is over: nodes that wait for work are told so."""
         self.farewell = {"finished": True}
         """What they are told: also whether the run has failed and may be resumed."""
+        self.watchers: list[Callable[[str], None]] = []
+        """Told of each message to which nobody waits for a reply any more."""
 
     def send(self, bundle: Bundle) -> list[str | None]:
         """Store the ServerApp's messages and wake the nodes that they are for."""
@@ -159,6 +161,8 @@ class Exchange:
                     del self._unconfirmed[node_id]
             self._complete.pop(message_id, None)
             self._under_way.discard(message_id)
+            for watcher in self.watchers:
+                watcher(message_id)
         self._superlink.delete(message_ids, run_id)
 
     def expire(self, message_id: str, run_id: int) -> None:

@@ -80,6 +80,7 @@ class Routes:
         self._clock = clock
         self._packing = Packing()
         self._replies = Replies(clock)
+        exchange.watchers.append(self._replies.abandon)
         routes = {
             "client/hello": self._client(self._hello, must_have_joined=False),
             "client/app": self._client(self._app, must_have_joined=False),

@@ -122,7 +122,7 @@ def test_a_reply_that_came_just_before_it_was_given_up_is_freed(running: Running
 
 def test_an_upload_that_stops_holds_nobody_up(running: Running, lab: Lab, pi: Pi, other: Pi) -> None:
     """Half a body and then silence: another client's upload is answered meanwhile, and the round's log has the first one in
-    its uplink, which is what its row says at the deadline.
+    its uplink, which is what its row says at the deadline. Then it is closed.
     """
     pi.join()
     other.join()
@@ -133,6 +133,8 @@ def test_an_upload_that_stops_holds_nobody_up(running: Running, lab: Lab, pi: Pi
         assert raw_request(running, b"".join(upload(other, second)))[0] == 200
         running.call(lab.log.held, second, 10**18, None)
         running.call(lab.log.gathered, 2 * 10**18)
+        running.call(lab.exchange.expire, first, lab.app.run_id)
+        assert stopped.recv(1) == b""
     (row,) = [row for row in lab.rows.phases("pi-0") if row["status"] == "timeout"]
     assert (row["phase"], row["status"]) == ("uplink", "timeout")
     assert row["detail"].startswith("no reply before the deadline; nothing heard for")
