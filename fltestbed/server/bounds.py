@@ -15,7 +15,7 @@ from fltestbed.server.turns import ServerLoop
 HEAD_S = 30.0
 """From a connection, or the first byte of a request, to the end of its header."""
 MOST_HEAD_BYTES = 64 << 10
-SMALL_BYTES = 1 << 20
+SMALL_BYTES = 64 << 10
 SMALL_S = 60.0
 """For a body of up to `SMALL_BYTES`; a larger one is a transfer."""
 LONGEST_HOLD_S = 30.0

@@ -191,6 +191,10 @@ def protocol(algorithm: str, longest_s: float = BoundedProtocol.transfer_s) -> t
             self.connection.end(_how_it_ended(exc))
             super().connection_lost(exc)
 
+        def _end(self) -> None:
+            self.connection.end("the server's limit of time for a request was over")
+            super()._end()
+
         def shutdown(self) -> None:
             # One that is closing already is not closed again: asyncio's TLS would then know nothing of its connection.
             if not (self._has_tls and self.transport.is_closing()):
