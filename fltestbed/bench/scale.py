@@ -41,9 +41,8 @@ ROUND_TIMEOUT_S = 60.0
 
 MOST_ROUND_S = {("small", 100): 6.0}
 MOST_OF_APP = 1.2
-MOST_OF_WAITING = 3.0
-"""A message is held twice while it is taken in, as the body that came and as Flower's objects; half as much again for what
-the allocator keeps of memory that was freed in pieces."""
+MOST_OF_WAITING = 1.0
+"""A reply is decoded while it comes, so it is held once, as Flower's objects; what waits to be read is the kernel's."""
 
 ABOUT = (
     f"light clients without torch: the update is the model plus noise; they share {CLIENT_PROCESSES} processes (interpreter "

@@ -55,6 +55,7 @@ def test_memory_is_judged_from_the_fewest_to_the_most_clients() -> None:
     assert bars["ServerApp peak: 100 / 10 clients"].figure == pytest.approx(1.25)
     assert not bars["ServerApp peak: 100 / 10 clients"].holds
     assert bars["SuperLink peak / waiting, more of: 100 / 10 clients"].figure == pytest.approx(1.5)
+    assert not bars["SuperLink peak / waiting, more of: 100 / 10 clients"].holds
     assert {"round: 30 / 10 clients", "round: 100 / 30 clients", "round: 100 / 10 clients"} <= bars.keys()
 
 
