@@ -334,14 +334,20 @@ def test_the_writer_writes_the_latest_and_says_how_long_it_took(tmp_path: Path) 
 
 
 def test_the_writer_waits_for_an_idle_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three rounds that are over before there is one, the last is written; at the end nothing is waited for."""
+    """Of three rounds that are over before there is one, the last is written then; at the end nothing is waited for."""
     monkeypatch.setattr(checkpoint, "PATIENCE_S", 3600.0)
     idle = threading.Event()
     writer = CheckpointWriter(tmp_path, SYSTEM_CLOCK, idle)
     for round_ in (1, 2, 3):
         writer.put(Checkpoint(round_, model(), STATELESS))
+    writer._thread.join(0.1)  # which is long enough for all three
+    assert not list(tmp_path.iterdir())
+    idle.set()
+    wait_until(lambda: find(tmp_path).round == 3)
+    idle.clear()
+    writer.put(Checkpoint(4, model(), STATELESS))
     writer.close()
-    assert [written.round for written in writer.take_written()] == [3]
+    assert [written.round for written in writer.take_written()] == [3, 4]
 
 
 def test_a_busy_process_is_waited_for_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

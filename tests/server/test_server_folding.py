@@ -2,9 +2,10 @@
 
 import itertools
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from threading import Event
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +40,7 @@ class Server(BundleGrid):
         unfit: int | None = None,
         *,
         is_measured: bool = True,
+        idle: Event | None = None,
     ) -> None:
         ticks = itertools.count()  # the clock ticks once whenever it is looked at
         super().__init__(
@@ -49,7 +51,9 @@ class Server(BundleGrid):
             Clock(raw_ns=lambda: next(ticks)),
             minimum_replies=minimum_replies,
             is_measured=lambda _: is_measured,
+            idle=idle,
         )
+        self.was_idle: defaultdict[str, set[bool]] = defaultdict(set)
         self.failing, self.silent, self.unfit = failing, silent, unfit
         self.marks: list[dict[str, Any]] = []
         self.at_most: list[int | None] = []
@@ -63,12 +67,15 @@ class Server(BundleGrid):
         return list(NODES)
 
     def _read(self, *args: Any) -> list[Message]:
+        self.was_idle["reading"].add(self._idle.is_set())
         replies = super()._read(*args)
         self.handed_out += replies
         return replies
 
     def _receive(self) -> dict[str, Any]:
-        return self._answers.popleft()
+        answer = self._answers.popleft()
+        self.was_idle["sending" if "message_ids" in answer else "waiting"].add(self._idle.is_set())
+        return answer
 
     def _send(self, what: str, facts: dict[str, Any]) -> None:
         answer = self._answer_to(what, facts)
@@ -224,6 +231,15 @@ def test_of_a_round_that_is_not_measured_errors_alone_are_told(run: Start) -> No
     run(server, FedAvg(fraction_evaluate=0.0))
     (mark,) = [mark for mark in server.marks if mark["kind"] == "held"]
     assert mark["error"]
+
+
+def test_the_process_is_idle_while_it_waits_for_replies(run: Start) -> None:
+    """And not while it sends messages, reads what has come and adds it up, or has no round under way."""
+    idle = Event()
+    server = Server(idle=idle)
+    run(server, FedAvg(), rounds=2)
+    assert server.was_idle == {"sending": {False}, "waiting": {True}, "reading": {False}}
+    assert not idle.is_set()
 
 
 @pytest.mark.parametrize("make", [FedMedian, Krum])
