@@ -14,7 +14,7 @@ from fltestbed.client.trainer import Result
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower.bundle import decode
 from fltestbed.measure import manifest
-from tests.server.lab import Lab, Running
+from tests.server.lab import Lab, Running, stored
 from tests.server.pi import Pi, instruct
 
 
@@ -67,6 +67,7 @@ def test_a_message_that_is_gone_before_its_objects_were_pulled_is_left(
 
 def test_a_reply_that_nobody_waits_for_is_left(world: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
     """The round went on: the client asks for work again, and what it had is not in the server's stores."""
+    before = stored(world.lab)
     (gone,) = instruct(world.running, world.lab, world.pi.node_id)
     parcel = world.carrier.receive()
     bundle = world.pi.answer(decode(parcel.data).inflate()[0])
@@ -82,6 +83,7 @@ def test_a_reply_that_nobody_waits_for_is_left(world: SimpleNamespace, caplog: p
     world.carrier.send(parcel, Result(gone, facts, b"".join(bundle.encode()[1:])))
     (said,) = [record.getMessage() for record in caplog.records if record.name == "fltestbed"]
     assert "the server did not let this client push a reply" in said
+    assert stored(world.lab) == before
     (again,) = instruct(world.running, world.lab, world.pi.node_id)
     (message,) = decode(world.carrier.receive().data).inflate()
     assert message.metadata.message_id == again

@@ -104,6 +104,12 @@ class Lab:
         return message
 
 
+def stored(lab: Lab) -> tuple[int, int, int]:
+    """How many messages, replies and objects Flower holds."""
+    state = lab.state
+    return len(state.message_ins_store), len(state.message_res_store), len(state.object_store)
+
+
 class Running:
     """The lab's server on a port of loopback, a free one if none is given, in a thread."""
 

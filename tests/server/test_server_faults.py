@@ -11,14 +11,8 @@ from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.config import Experiment
 from fltestbed.config_file import validate
 from fltestbed.flower.bundle import Bundle, encode_head
-from tests.server.lab import Lab, Running
+from tests.server.lab import Lab, Running, stored
 from tests.server.pi import Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
-
-
-def stored(lab: Lab) -> tuple[int, int, int]:
-    """How many messages, replies and objects Flower holds."""
-    state = lab.state
-    return len(state.message_ins_store), len(state.message_res_store), len(state.object_store)
 
 
 def upload(pi: Pi, message_id: str) -> tuple[bytes, bytes]:

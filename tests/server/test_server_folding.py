@@ -209,7 +209,7 @@ def test_a_reply_that_does_not_fit_costs_itself_alone(run: Start, make: Callable
         errors = [mark["error"] for mark in server.marks if mark["kind"] == "held" and mark["error"]]
         assert errors == ["its weight (num-examples) is -5, and has to be a number from 0 on"]  # in its evaluation
         (reply,) = [each for each in server.handed_out if each.metadata.reply_to_message_id == refused["message_id"]]
-        assert reply.metadata.src_node_id == unfit or not reply.has_error()
+        assert reply.metadata.src_node_id == unfit
 
 
 def test_a_round_with_too_few_replies_aggregates_nothing(run: Start) -> None:
