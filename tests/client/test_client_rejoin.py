@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
+from fltestbed.client.carriers import RETRY_INTERVAL_S
 from fltestbed.client.introduction import Introduction
 from fltestbed.client.path import ServerPath
 from fltestbed.client.rejoin import meet
@@ -105,13 +106,16 @@ def test_patience_with_a_server_that_does_not_come_back_has_an_end(servers: Serv
 
 
 def test_what_no_patience_mends_ends_the_client(servers: Servers) -> None:
-    """A server that does not want the key, and a place that the run has not: at once, and not as something to wait for."""
+    """A place that the run has not: at once, and not as something to wait for."""
+    asked: list[str] = []
 
-    def refuse(_: dict[str, Any]) -> None:
+    def refuse(hello: dict[str, Any]) -> None:
+        asked.append(hello["run_id"])
         raise ConfigError("--partition 7 is past the end")
 
     with pytest.raises(ConfigError, match="--partition 7"):
-        servers.meet(3600.0, refuse)
+        servers.meet(2 * RETRY_INTERVAL_S, refuse)
+    assert len(asked) == 1
 
 
 def test_a_key_that_is_not_wanted_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

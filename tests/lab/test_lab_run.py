@@ -62,11 +62,14 @@ class Interrupted(Remote):
     """Hosts that are asked to start their clients when somebody presses Ctrl-C."""
 
     asked: list[str] = field(default_factory=list)
+    server: subprocess.Popen[bytes] | None = None
 
     def shell(self, scripts: Mapping[str, str]) -> dict[str, Answer]:
-        """All is well, until the clients are to start."""
+        """All is well, until the clients are to start; they have stopped when the server has ended."""
         (script,) = scripts.values()
         self.asked.append(script)
+        if script.startswith("systemctl stop") and self.server is not None:
+            self.server.wait(20)
         if script.startswith("systemctl start"):
             raise KeyboardInterrupt
         return dict.fromkeys(scripts, Answer("", f"{{}}\n{CURSOR}c"))
@@ -75,13 +78,13 @@ class Interrupted(Remote):
 def test_an_interrupt_ends_the_server_and_stops_the_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both, and it says so: a client whose service goes on would wait for the server."""
+    """Both at once, and it says so: a client whose service goes on would wait for the server."""
     code = (
         "import pathlib, signal; pathlib.Path('r').mkdir(); pathlib.Path('r/manifest.json').write_text('{}'); signal.pause()"
     )
     server = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     monkeypatch.setattr("fltestbed.lab.run.start", lambda _: server)
-    remote = Interrupted(tmp_path)
+    remote = Interrupted(tmp_path, server=server)
     experiment = validate(Experiment, {"name": "e", "clients": 1}, "e")
     with pytest.raises(KeyboardInterrupt):
         LabRun(tmp_path, experiment, Inventory(tmp_path, (PI,)), "5g", remote).run("r", tmp_path)
