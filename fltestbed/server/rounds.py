@@ -151,9 +151,6 @@ class RoundLog:
             self._gathered(batch, raw_ns)
 
     def _gathered(self, batch: Batch, raw_ns: int) -> None:
-        for task in batch.tasks.values():
-            if not task.is_measured and task.held_ns is None and task.lost is None:
-                task.held_ns = task.uplink_end_ns  # the app tells of the errors alone
         held = [task.held_ns for task in batch.tasks.values() if task.held_ns is not None]
         complete = len(held) == len(batch.tasks)
         batch.gathered_ns = max(held) if complete and held else raw_ns
@@ -217,7 +214,7 @@ class RoundLog:
         task.uplink_end_ns = end_ns
         task.state = "collect"
         if not task.is_measured:
-            task.held_ns = end_ns  # of such a round the ServerApp tells nothing but start and end
+            task.held_ns = end_ns  # of the replies of such a round the ServerApp tells of errors alone
 
     def replied(self, task: Task, facts: ReplyFacts, end_ns: int, payload_bytes: int, wire: WireBytes) -> None:
         """A reply has arrived whole, and with it everything that its client knows of the way there."""

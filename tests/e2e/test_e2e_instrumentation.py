@@ -20,7 +20,6 @@ def test_blocks_are_measured_by_turns(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for table in ("phases.csv", "transfers.csv"):
         assert {row["round"] for row in rows_of(folder / table)} == {"1", "4"}
-    assert rows_of(folder / "events.csv") == []
     metrics = {(row["round"], row["metric"]) for row in rows_of(folder / "metrics.csv") if row["round"] in {"2", "3"}}
     assert metrics == {("2", "round-s"), ("3", "round-s")}
     assert len([row for row in rows_of(folder / "transfers.csv") if row["client_start_raw_ns"]]) == 2 * 2 * 2 * 2

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from fltestbed.config import Instrumentation
 from fltestbed.measure.mapping import ClockSample
 from fltestbed.measure.schema import PHASES
 from fltestbed.server.host_log import HostLog
 from fltestbed.server.rounds import RoundLog
-from fltestbed.server.tasks import Batch, Client, ReplyFacts, Task, WireBytes
+from fltestbed.server.tasks import Client, ReplyFacts, Task, WireBytes
 from tests.server.recorded import Rows
 
 A_OFFSET, B_OFFSET = -1_000_000, 500
@@ -408,22 +407,6 @@ def test_what_is_said_of_an_unknown_message_is_ignored(round_: Round) -> None:
     round_.log.held("nobody", 1, None)
     assert round_.log.downlink_started("nobody", 1, 1) is None
     assert len(round_.rows.phases()) == before
-
-
-def test_a_round_that_is_not_measured_misses_nobody_who_has_replied(round_: Round) -> None:
-    """The ServerApp does not tell that it holds a reply there: A's has arrived, and B's alone is missing."""
-    log = RoundLog(round_.rows, 1000, Instrumentation(off=True))
-    log.sent(1, "train", [("c", 1, round_.a), ("d", 2, round_.b)], 4000, 4100)
-    gathered: list[Batch] = []
-    log.watchers.append(gathered.append)
-    replied = log.task_of("c")
-    assert replied is not None
-    log.uplink_ended(replied, 5000)
-    log.gathered(9000)
-    (batch,) = gathered
-    assert [name for name, task in batch.tasks.items() if task.lost is not None] == ["d"]
-    assert [row["client"] for row in round_.rows["events.csv"]] == ["pi-b"]
-    assert log.rounds[1].replied == 1
 
 
 def test_messages_that_are_sent_in_parts_are_one_waiting(round_: Round) -> None:

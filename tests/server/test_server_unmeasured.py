@@ -23,6 +23,7 @@ class Unmeasured:
         assert task is not None
         self.log.downlink_started(message_id, 250, 1000)
         self.log.uplink_ended(task, 300)
+        assert task.held_ns == 300
 
     @property
     def missing(self) -> list[tuple[object, object]]:
@@ -50,6 +51,7 @@ def test_one_that_has_not_come_is() -> None:
     unmeasured.log.gathered(400)
     assert unmeasured.missing == [("pi-b", "silence")]
     assert unmeasured.rows.phases() == []
+    assert unmeasured.log.rounds[1].replied == 1
 
 
 def test_so_is_an_error_reply() -> None:
