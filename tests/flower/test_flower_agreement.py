@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, FedXgbBagging, Krum, Strategy
-from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,12 +21,6 @@ from tests.flower.flower_messages import instruction
 KEY = "num-examples"
 SENT = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float32)}
 bounded = settings(max_examples=150, deadline=None, derandomize=True, database=None)
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 numbers = itertools.count(2)

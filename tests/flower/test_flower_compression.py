@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import zstandard
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.flower.bundle import Bundle, decode
 from fltestbed.flower.compression import STYPE, Compression, CompressionError, relative_error
@@ -12,13 +11,6 @@ from fltestbed.flower.quantisation import Codec
 from tests.flower.flower_messages import error_answer, instruction, tensors
 
 INT8 = Compression(Codec("int8"))
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower wants to know whose messages this process makes."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 def arrays(message: Message) -> dict[str, Array]:
