@@ -6,28 +6,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.client.carriers import ObjectsCarrier, PatientConnection
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.trainer import Result
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower.bundle import decode
-from fltestbed.measure import manifest
-from tests.server.lab import Lab, Running, stored
+from tests.server.lab import Lab, Running, prepare, stored
 from tests.server.pi import Pi, instruct
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A server, a client that has joined it, and the client's carrier."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr(manifest, "git_state", lambda: None)  # two processes of git
+    prepare(monkeypatch)
     lab = Lab(tmp_path)
-    state: Any = lab.superlink._state
-    run = state.get_run_info(run_ids=[lab.app.run_id])[0]
-    assert state.activate_task(run.primary_task_id)  # as the ServerApp's process does when it takes up its work
+    run = lab.state.get_run_info(run_ids=[lab.app.run_id])[0]
+    assert lab.state.activate_task(run.primary_task_id)  # as the ServerApp's process does when it takes up its work
     with Running(lab) as running:
         pi = Pi(running, tmp_path, 0)
         pi.join()

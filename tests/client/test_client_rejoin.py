@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.client.carriers import RETRY_INTERVAL_S
 from fltestbed.client.introduction import Introduction
@@ -16,8 +15,7 @@ from fltestbed.client.rejoin import meet
 from fltestbed.client.transport import SessionLost
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import ConfigError, ServerRefused, ServerUnreachable, TestbedError
-from fltestbed.measure import manifest
-from tests.server.lab import Lab, Running
+from tests.server.lab import Lab, Running, prepare
 
 PATH = cast(ServerPath, SimpleNamespace(interface="lo", sockets=SimpleNamespace(take=lambda _: None)))
 TIMEOUT_S = 1.0
@@ -61,9 +59,7 @@ class Servers:
 @pytest.fixture
 def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     """The first one is there, and the client has reached it."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr(manifest, "git_state", lambda: None)  # two processes of git for each server
+    prepare(monkeypatch)
     with ExitStack() as stack:
         yield Servers(tmp_path, stack)
 

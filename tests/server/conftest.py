@@ -4,27 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
 
-from fltestbed.measure import manifest
-from tests.server.lab import Lab, Running
+from tests.server.lab import Lab, Running, prepare
 from tests.server.pi import Pi
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _routes_are_checked_elsewhere() -> Iterator[None]:
-    """Flower looks for two routes of one name in each SuperLink that it makes; whoever starts a server sees that it does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flwr.superlink.main.validate_unique_route_operation_ids", lambda _: None)
-        yield
+@pytest.fixture(autouse=True)
+def _prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(monkeypatch)
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(tmp_path: Path) -> Iterator[Lab]:
     """All parts of a server, without HTTP."""
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-    monkeypatch.setattr(manifest, "git_state", lambda: None)  # two processes of git for each test
     lab = Lab(tmp_path)
     yield lab
     lab.desk.close()

@@ -13,7 +13,6 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
 from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fltestbed.clock import Clock
 from fltestbed.flower.bundle import Bundle, decode
@@ -123,12 +122,6 @@ class Server(BundleGrid):
         """Of each reply with arrays, whether they were freed."""
         records = [reply.content.array_records for reply in self.handed_out if reply.has_content()]
         return [isinstance(array, _Folded) for record in records for arrays in record.values() for array in arrays.values()]
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 @pytest.fixture

@@ -160,7 +160,6 @@ def test_a_client_that_tells_no_versions_is_refused(lab: Lab, versions: Any) -> 
         lab.roster.hello(1, {"name": "pi-1", "versions": versions})
 
 
-@pytest.mark.usefixtures("lab")  # a process that forgets afterwards who it was
 def test_another_version_may_join_where_the_experiment_says_so(tmp_path: Path) -> None:
     """With mixed-versions, and the manifest is marked; what a client says cannot forge a line of it."""
     (tmp_path / "mixed").mkdir()

@@ -25,7 +25,6 @@ from tests.server.lab import Lab, Running
 from tests.server.pi import TIMEOUT_S, Pi, collect, instruct, message_in
 
 DAY_NS = 86400 * 10**9
-pytestmark = pytest.mark.usefixtures("lab")  # a process that forgets afterwards who it was
 
 
 @pytest.fixture
