@@ -110,9 +110,24 @@ def collect(running: Running, lab: Lab, message_id: str) -> Message:
     return lab.received(replies)
 
 
+def connected(running: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", running.port), TIMEOUT_S)
+
+
+def is_open(sock: socket.socket) -> bool:
+    """Whether the server has not closed this connection, as far as it is known here; reads a byte of what has come."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
 def raw_request(running: Running, text: bytes, *, cut: bool = False) -> tuple[int, bytes]:
     """Send bytes as they are; returns status and body of the first answer. With `cut` the sender goes away at once."""
-    with socket.create_connection(("127.0.0.1", running.port), TIMEOUT_S) as sock:
+    with connected(running) as sock:
         sock.sendall(text)
         if cut:
             return 0, b""

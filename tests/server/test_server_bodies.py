@@ -12,16 +12,12 @@ from fltestbed.server.bounds import MOST_DIGITS
 from fltestbed.server.routes import MOST_ATTEMPTS
 from fltestbed.server.tasks import ROWS_AT_ONCE, Allowance
 from tests.server.lab import Lab, Running
-from tests.server.pi import TIMEOUT_S, Pi, assert_alive, collect, header_text, instruct, message_in
+from tests.server.pi import Pi, assert_alive, collect, connected, header_text, instruct, is_open, message_in
 from tests.waiting import wait_until
 
 FLOOD_BYTES = 100 << 20
 MOST_GROWTH_BYTES = 40 << 20
 CHUNKED = {"transfer-encoding": "chunked"}
-
-
-def connected(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), TIMEOUT_S)
 
 
 def growth_under(running: Running, head: bytes, piece: bytes) -> int:
@@ -75,7 +71,7 @@ def test_of_one_reply_the_latest_attempt_alone_is_held(running: Running, lab: La
         socks = [stack.enter_context(connected(running)) for _ in range(4)]
         for number, sock in enumerate(socks):
             sock.sendall(header_text(pi, "push", **fields, **{"x-fltestbed-attempt": str(10**8 + number)}) + b"FLB1")
-            wait_until(lambda count=number + 1: len(ended(socks)) == count - 1)  # type: ignore[misc]
+            wait_until(lambda: len(ended(socks)) == number)  # noqa: B023
         assert ended(socks) == socks[:3]
         assert pi.push(message_id, pi.facts(pulled), pi.answer(message_in(pulled), 0.25)).status == 200
         wait_until(lambda: ended(socks) == socks)
@@ -87,17 +83,7 @@ def test_of_one_reply_the_latest_attempt_alone_is_held(running: Running, lab: La
 
 def ended(socks: list[socket.socket]) -> list[socket.socket]:
     """Those that the server has closed."""
-    closed = []
-    for sock in socks:
-        sock.setblocking(False)
-        try:
-            if sock.recv(1) == b"":
-                closed.append(sock)
-        except BlockingIOError:
-            pass
-        except OSError:
-            closed.append(sock)
-    return closed
+    return [sock for sock in socks if not is_open(sock)]
 
 
 def test_a_host_that_says_nonsense_of_its_path_is_told_its_own(running: Running, lab: Lab, pi: Pi, tmp_path: Path) -> None:

@@ -21,13 +21,20 @@ from fltestbed.server.bounds import MOST_HEAD_BYTES, BoundedProtocol
 from fltestbed.server.guests import Guest, Guests
 from tests.flower.flower_messages import error_answer
 from tests.server.lab import Lab, Running
-from tests.server.pi import TIMEOUT_S, Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
+from tests.server.pi import (
+    TIMEOUT_S,
+    Pi,
+    assert_alive,
+    collect,
+    connected,
+    header_text,
+    instruct,
+    is_open,
+    message_in,
+    raw_request,
+)
 
 PROTOBUF = {"content-type": "application/protobuf"}
-
-
-def connected(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), TIMEOUT_S)
 
 
 def answer_to(running: Running, text: bytes) -> bytes:
@@ -155,14 +162,6 @@ def test_an_upload_has_the_rounds_time(
 def sockets(count: int) -> list[tuple[Guest, socket.socket]]:
     pairs = [socket.socketpair() for _ in range(count)]
     return [(Guest(fileno=ours.detach()), theirs) for ours, theirs in pairs]
-
-
-def is_open(theirs: socket.socket) -> bool:
-    theirs.setblocking(False)
-    try:
-        return theirs.recv(1) != b""
-    except BlockingIOError:
-        return True
 
 
 def test_the_oldest_stranger_makes_room() -> None:

@@ -1,6 +1,5 @@
 """Transfers that go wrong over real HTTP: nothing half is left in Flower's stores, and the next attempt succeeds."""
 
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from fltestbed.config import Experiment
 from fltestbed.config_file import validate
 from fltestbed.flower.bundle import Bundle, encode_head
 from tests.server.lab import Lab, Running, stored
-from tests.server.pi import Pi, assert_alive, collect, header_text, instruct, message_in, raw_request
+from tests.server.pi import Pi, assert_alive, collect, connected, header_text, instruct, message_in, raw_request
 
 
 def upload(pi: Pi, message_id: str) -> tuple[bytes, bytes]:
@@ -122,7 +121,7 @@ def test_an_upload_that_stops_holds_nobody_up(running: Running, lab: Lab, pi: Pi
     other.join()
     first, second = instruct(running, lab, pi.node_id, other.node_id)
     header, body = upload(pi, first)
-    with socket.create_connection(("127.0.0.1", running.port), 10) as stopped:
+    with connected(running) as stopped:
         stopped.sendall(header + body[: len(body) // 2])
         assert raw_request(running, b"".join(upload(other, second)))[0] == 200
         running.call(lab.log.held, second, 10**18, None)

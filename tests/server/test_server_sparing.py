@@ -2,14 +2,13 @@
 
 import contextlib
 import logging
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from fltestbed.server.sparing import LOGGERS, MOST_CHARACTERS, MOST_OF_A_KIND, spared
 from tests.server.lab import Running
-from tests.server.pi import TIMEOUT_S, Pi
+from tests.server.pi import Pi, connected
 
 
 class Heard(logging.Handler):
@@ -77,7 +76,7 @@ def test_requests_that_are_none_do_not_fill_a_log(running: Running, pi: Pi, hear
     )
     with hearing(heard):
         for text in texts * 100:
-            with socket.create_connection(("127.0.0.1", running.port), TIMEOUT_S) as sock, contextlib.suppress(OSError):
+            with connected(running) as sock, contextlib.suppress(OSError):
                 sock.sendall(text)
                 sock.recv(65536)
     assert any(line.endswith("(more of the kind are not said)") for line in heard.lines)
