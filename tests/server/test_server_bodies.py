@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from fltestbed.clock import SYSTEM_CLOCK
+from fltestbed.measure.manifest import read_manifest
 from fltestbed.server.bounds import MOST_DIGITS
 from fltestbed.server.routes import MOST_ATTEMPTS
 from fltestbed.server.tasks import ROWS_AT_ONCE, Allowance
@@ -91,7 +92,7 @@ def test_a_host_that_says_nonsense_of_its_path_is_told_its_own(running: Running,
     pi.join(host={"path": 5, "model": "Pi"})
     counted = {"sent_bytes": 1, "received_bytes": 2, "interfaces": {}, "mismatch": None}
     assert pi.pull(path=counted).status == 204
-    assert lab.manifest._data["hosts"]["pi-0"]["path"] == counted
+    assert read_manifest(tmp_path)["hosts"]["pi-0"]["path"] == counted
 
 
 def test_a_client_brings_so_many_rows_and_no_more(

@@ -1,12 +1,9 @@
 """Whether a client's host has got a message, as the server's connection tells over real TCP."""
 
 import contextlib
-import fcntl
 import socket
 import ssl
 import struct
-import sys
-import termios
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower.bundle import Bundle
+from fltestbed.measure.tcp_path import path_state
 from fltestbed.security.folder import CertificateFolder
 from fltestbed.server.listening import listen
 from fltestbed.server.protocol import Connection
@@ -97,16 +95,11 @@ def test_one_that_had_delivered_before_it_was_closed_has(ends: tuple[socket.sock
     connection.begin_message(BUFFER_BYTES // 4)
     server.sendall(bytes(BUFFER_BYTES // 4))
     received = client.recv(BUFFER_BYTES // 4, socket.MSG_WAITALL)
-    wait_until(lambda: not unacknowledged(server), "the last acknowledgement")
+    wait_until(lambda: (path := path_state(server)) is not None and path.unacked_segments == 0, "the last acknowledgement")
     server.close()
     connection.end("connection closed by the client")
     assert len(received) == BUFFER_BYTES // 4
     assert connection.has_delivered
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the kernel has taken and that were not acknowledged."""
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("has_tls", [False, True], ids=["plain", "tls"])
