@@ -162,12 +162,8 @@ def test_a_finding_says_what_to_do(path: Path) -> None:
     """A warning or an error of `fltestbed check` comes with an advice, unless it passes on a message that has one."""
     calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
     told = [call for call in calls if ast.unparse(call.func) in ("warning", "error")]
-    lacking = [call for call in told if len(call.args) < 3 and not PASSED_ON.match(filled_in_second(call))]
+    lacking = [call for call in told if len(call.args) < 3 and not PASSED_ON.match(text_of(call.args[1]))]
     assert not lacking, [f"{path.name}:{call.lineno}: {ast.unparse(call)}" for call in lacking]
-
-
-def filled_in_second(call: ast.Call) -> str:
-    return text_of(call.args[1])
 
 
 if __name__ == "__main__":

@@ -286,12 +286,7 @@ def test_a_program_that_is_not_installed_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fltestbed", "campaign", "paper", "--runs", str(tmp_path)]
     environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
-    assert_one_line_at_the_end(done, "setpriv: No such file or directory; install it, or mend the path")
-
-
-def assert_one_line_at_the_end(done: subprocess.CompletedProcess[str], says: str) -> None:
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"fltestbed: {says}"]
+    assert_one_line(done, 1, "setpriv: No such file or directory; install it, or mend the path")
 
 
 def test_a_model_whose_module_is_not_here_is_told_before_anything_is_made(tmp_path: Path) -> None:
