@@ -91,3 +91,18 @@ def test_what_is_not_provably_left_over_stays(temporary: Path) -> None:
     before = sorted(path.name for path in temporary.iterdir())
     assert remove_left_over() == []
     assert sorted(path.name for path in temporary.iterdir()) == before
+
+
+def test_a_removal_that_is_cut_short_is_finished_by_the_next(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it removes its folder: what is left of it still says whose it was."""
+
+    def cut_short(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fltestbed.scratch.shutil.rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt), scratch_folder("test") as folder:
+            (folder / "inside").mkdir()
+    assert folder.exists()
+    assert remove_left_over() == [folder]
+    assert list(temporary.iterdir()) == []
