@@ -19,6 +19,7 @@ MODULE_OBJECT_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Seconds = Annotated[float, Field(ge=0)]
 Limit = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Zstd = StrictBool | Annotated[int, Field(strict=True, ge=1, le=19)]
 
 
 class Model(Section):
@@ -239,28 +240,44 @@ class Compression(Section):
 
     uplink: Literal["none", "fp16", "int8"] = "none"
     downlink: Literal["none", "fp16", "int8"] = "none"
-    zstd: StrictBool | Annotated[int, Field(strict=True, ge=1, le=19)] = False
-    """Over what is left, both ways, where it saves anything: true for zstd's level 3, or a level, 1 (fast) to 19 (small)."""
+    uplink_zstd: Zstd = False
+    """Over what is left, where it saves anything: true for zstd's level 3, or a level, 1 (fast) to 19 (small)."""
+    downlink_zstd: Zstd = False
+    """The same the other way."""
 
     @property
-    def zstd_level(self) -> int | None:
-        """The level; None without zstd."""
-        if isinstance(self.zstd, bool):
-            return DEFAULT_ZSTD_LEVEL if self.zstd else None
-        return self.zstd
+    def uplink_codec(self) -> dict[str, Any]:
+        """What `fltestbed.flower.quantisation.Codec` takes, for replies."""
+        return {"name": self.uplink, "zstd_level": _zstd_level(self.uplink_zstd)}
+
+    @property
+    def downlink_codec(self) -> dict[str, Any]:
+        """The same for messages to clients."""
+        return {"name": self.downlink, "zstd_level": _zstd_level(self.downlink_zstd)}
 
     @property
     def is_off(self) -> bool:
         """Whether tensors cross as they are."""
-        return self.uplink == self.downlink == "none" and self.zstd_level is None
+        return self.summary == "none"
 
     @property
     def summary(self) -> str:
-        """In a few words, for the manifest and the tables: "none", or for example "up int8, down fp16, zstd 3"."""
-        if self.is_off:
-            return "none"
-        zstd = "" if self.zstd_level is None else f", zstd {self.zstd_level}"
-        return f"up {self.uplink}, down {self.downlink}{zstd}"
+        """In a few words, for the manifest and the tables: "none", or for example "up int8 + zstd 3, down fp16"."""
+        up, down = _codec_summary(**self.uplink_codec), _codec_summary(**self.downlink_codec)
+        return "none" if up == down == "none" else f"up {up}, down {down}"
+
+
+def _zstd_level(zstd: Zstd) -> int | None:
+    """The level; None without zstd."""
+    if isinstance(zstd, bool):
+        return DEFAULT_ZSTD_LEVEL if zstd else None
+    return zstd
+
+
+def _codec_summary(name: str, zstd_level: int | None) -> str:
+    if zstd_level is None:
+        return name
+    return f"zstd {zstd_level}" if name == "none" else f"{name} + zstd {zstd_level}"
 
 
 class Deadlines(Section):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from fltestbed.config import Experiment, load_experiment
 from fltestbed.config_file import find_config, read_json, shipped_configs, validate
 from fltestbed.errors import ConfigError
+from fltestbed.flower.quantisation import Codec
 
 
 def write(folder: Path, text: str) -> Path:
@@ -210,12 +211,18 @@ def test_a_strategy_takes_any_arguments(tmp_path: Path) -> None:
 
 
 def test_compression_is_named_in_a_few_words() -> None:
-    """Each direction, and zstd's level where there is one: true is 3; without anything it is off."""
+    """Each direction with zstd's level where it has one: true is 3; without anything it is off."""
     named = {
         "none": {},
         "up int8, down none": {"uplink": "int8"},
-        "up int8, down fp16, zstd 3": {"uplink": "int8", "downlink": "fp16", "zstd": True},
-        "up none, down none, zstd 19": {"zstd": 19},
+        "up int8 + zstd 3, down fp16": {"uplink": "int8", "downlink": "fp16", "uplink-zstd": True},
+        "up fp16 + zstd 1, down int8 + zstd 19": {
+            "uplink": "fp16",
+            "downlink": "int8",
+            "uplink-zstd": 1,
+            "downlink-zstd": 19,
+        },
+        "up none, down zstd 3": {"uplink-zstd": False, "downlink-zstd": True},
     }
     for summary, keys in named.items():
         compression = validate(Experiment, {"name": "x", "compression": keys}, "x.toml").compression
@@ -223,7 +230,18 @@ def test_compression_is_named_in_a_few_words() -> None:
         assert compression.is_off is (summary == "none")
 
 
-@pytest.mark.parametrize("keys", [{"uplink": "int4"}, {"zstd": 20}, {"zstd": 0}, {"zstd": "yes"}, {"up": "int8"}])
+def test_each_direction_has_a_codec_of_its_own() -> None:
+    """Name and level of the uplink alone, and of the downlink alone."""
+    keys = {"uplink": "int8", "downlink": "none", "uplink-zstd": True, "downlink-zstd": 7}
+    compression = validate(Experiment, {"name": "x", "compression": keys}, "x.toml").compression
+    assert Codec(**compression.uplink_codec) == Codec("int8", 3)
+    assert Codec(**compression.downlink_codec) == Codec("none", 7)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"uplink": "int4"}, {"uplink-zstd": 20}, {"downlink-zstd": 0}, {"uplink-zstd": "yes"}, {"zstd": 3}, {"up": "int8"}],
+)
 def test_compression_that_does_not_exist_is_refused(keys: dict[str, object]) -> None:
     """With the key."""
     with pytest.raises(ConfigError, match=r"compression\."):

@@ -130,7 +130,6 @@ class Roster:
             )
         self._check_versions(name, facts.get("versions"))
         self._check_owner(node_id, name)
-        compression = self._experiment.compression
         return {
             "run": self.manifest.run,
             "versions": package_versions(),
@@ -150,7 +149,7 @@ class Roster:
             "measured": not self._experiment.instrumentation.off,
             "clock_interval_s": self._experiment.clock.interval_s,
             "probes": self._experiment.probes.model_dump(mode="json", exclude={"gnb_log"}),
-            "compression": {"name": compression.uplink, "zstd_level": compression.zstd_level},
+            "compression": self._experiment.compression.uplink_codec,
             "largest_message_bytes": self._experiment.server.largest_message_bytes,
         }
 

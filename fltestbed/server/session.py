@@ -312,7 +312,7 @@ class Session:
 
     def _go(self, inside: socket.socket, token: str, inherited: Sequence[int], past: Past | None) -> dict[str, Any]:
         """What the ServerApp's process reads first, as `fltestbed.server.app_process` says."""
-        experiment, compression = self.experiment, self.experiment.compression
+        experiment = self.experiment
         source = past.found.path if past is not None else None
         kept = {"folder": str(self.folder / CHECKPOINTS), "source": str(source) if source is not None else None}
         return {
@@ -320,7 +320,7 @@ class Session:
             "streaming": experiment.strategy.streaming, "inherited": inherited,
             "minimum_replies": experiment.deadlines.minimum_replies,
             "compression": {
-                "codec": {"name": compression.downlink, "zstd_level": compression.zstd_level},
+                "codec": experiment.compression.downlink_codec,
                 "most_bytes": experiment.server.largest_message_bytes,
             },
             "instrumentation": experiment.instrumentation.model_dump(mode="json", by_alias=True),
