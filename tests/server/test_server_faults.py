@@ -53,6 +53,24 @@ def test_an_upload_whose_bytes_end_early_is_refused(running: Running, lab: Lab, 
     assert stored(lab) == before
 
 
+@pytest.mark.parametrize("more", [1, 1000, 500_000])
+def test_an_upload_with_bytes_behind_its_last_object_is_refused(running: Running, lab: Lab, pi: Pi, more: int) -> None:
+    """As many bytes as announced, more than the bundle says of itself: 400 and the reason, nothing is stored, and the whole
+    one is accepted.
+    """
+    pi.join()
+    (message_id,) = instruct(running, lab, pi.node_id)
+    header, body = upload(pi, message_id)
+    longer = body[:-START_BYTES] + bytes(more) + body[-START_BYTES:]
+    before = stored(lab)
+    status, reason = raw_request(running, push_header(pi, message_id, len(longer)) + longer)
+    assert (status, b"bytes follow the last object" in reason) == (400, True)
+    assert stored(lab) == before
+    status, _ = raw_request(running, header + body)
+    assert status == 200
+    assert collect(running, lab, message_id).has_content()
+
+
 def test_a_wrong_hash_leaves_nothing_behind(running: Running, lab: Lab, pi: Pi) -> None:
     """One bit of the last object: 400, and not even the objects before it are kept."""
     pi.join()
