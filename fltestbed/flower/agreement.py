@@ -50,13 +50,22 @@ class Agreement:
         One of the messages, whose arrays those of a reply have to be like; None where replies need no arrays.
     may_differ : bool
         Where no reply is like what was sent, those count that are like most others: what is sent first may be no model yet.
+    before : Agreement or None
+        That of the round before: replies may be of another type than what was sent. (FedAdam sends float64 from its second
+        round on, to apps whose models are float32.)
     """
 
-    def __init__(self, weighted_by_key: str, sent: Message | None, *, may_differ: bool = False) -> None:
+    def __init__(
+        self, weighted_by_key: str, sent: Message | None, *, may_differ: bool = False, before: "Agreement | None" = None
+    ) -> None:
         self._may_differ = may_differ
         self._weighted_by_key = weighted_by_key
         self._has_arrays = sent is not None
         self._sent = _layout_of(sent) if sent is not None else None
+        self._agreed = self._sent
+        if before is not None and _form_of(before._agreed or {}) == _form_of(self._sent or {}):
+            self._agreed = before._agreed
+        self._expected = self._agreed
         self._layouts: dict[str, Layout] = {}
 
     def problem(self, reply: Message) -> str | None:
@@ -85,9 +94,11 @@ class Agreement:
         self._layouts[reply.metadata.reply_to_message_id] = layout
         return None
 
-    def is_like_sent(self, reply: Message) -> bool:
-        """Whether a reply has the arrays of the message that it answers: then it counts, whatever the others are."""
-        return self._has_arrays and self._layouts.get(reply.metadata.reply_to_message_id) == self._sent
+    def is_expected(self, reply: Message) -> bool:
+        """Whether a reply has the arrays of the message that it answers, of the types that most replies had the round
+        before, or else of those that were sent: then it counts, whatever the others are.
+        """
+        return self._has_arrays and self._layouts.get(reply.metadata.reply_to_message_id) == self._expected
 
     def settle(self, replies: Sequence[Message]) -> dict[str, str]:
         """Which replies cannot be averaged with the others, by the message that each answers, and why.
@@ -115,17 +126,22 @@ class Agreement:
                 for reply in left
             }
         if self._has_arrays:
-            self._cast_alike(left)
+            self._agreed = self._cast_alike(left)
         _name_alike(left)
         _keep_common(left)
         return refused
 
-    def _cast_alike(self, replies: Sequence[Message]) -> None:
-        """Of one array in half precision Flower may make half the precision of all, in this round and those to come."""
+    def _cast_alike(self, replies: Sequence[Message]) -> Layout:
+        """Of one array in half precision Flower may make half the precision of all, in this round and those to come.
+
+        Returns the arrays that replies have now.
+        """
         layouts = [self._layouts[reply.metadata.reply_to_message_id] for reply in replies]
-        for key in layouts[0]:
+        agreed: Layout = {}
+        for key, (shape, _) in layouts[0].items():
             kinds = [layout[key][1] for layout in layouts]
             ((common, _),) = Counter(kinds).most_common(1)
+            agreed[key] = shape, common
             for reply, kind in zip(replies, kinds, strict=True):
                 record = next(iter(reply.content.array_records.values()))
                 if kind == common or not record[key].data:  # its bytes are in the sum already
@@ -133,6 +149,7 @@ class Agreement:
                 if (value := read_array(record[key])) is not None:
                     with np.errstate(all="ignore"):
                         record[key] = Array(np.asarray(value.astype(common)))
+        return agreed
 
 
 def _layout_of(message: Message) -> Layout | None:

@@ -151,12 +151,14 @@ def observed_strategies(
         fold = ours if folds and is_averaging(self) else None
         judge = ours if wants_agreement(self) else None
         keeps_model = hasattr(self, "current_arrays")  # and raises where the next one is of another form
+        agreement: Agreement | None = None
 
         def before_training(round_: int, messages: list[Message]) -> None:
+            nonlocal agreement
             if fold is not None:
                 fold.fold_replies(messages, key)
             if judge is not None and messages:
-                agreement = Agreement(key, messages[0], may_differ=round_ == 1 and not keeps_model)
+                agreement = Agreement(key, messages[0], may_differ=round_ == 1 and not keeps_model, before=agreement)
                 judge.judge_replies(messages, agreement)
 
         def before_evaluation(_: int, messages: list[Message]) -> None:

@@ -206,7 +206,7 @@ class BundleGrid(Grid):
         def take(reply: Message) -> None:
             nonlocal overlap_ns
             waiting.discard(reply.metadata.reply_to_message_id)
-            if fold is not None and (agreement is None or agreement.is_like_sent(reply)):
+            if fold is not None and (agreement is None or agreement.is_expected(reply)):
                 start_ns = self._clock.raw_ns()
                 fold.take(reply)
                 overlap_ns += self._clock.raw_ns() - start_ns if waiting else 0

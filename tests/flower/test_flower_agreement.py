@@ -162,7 +162,7 @@ def test_what_was_added_up_already_stays_as_it_is() -> None:
     replies = [reply_with(each) for each in (content(), ODD["float64"](), ODD["float64"]())]
     for reply in replies:
         assert agreement.problem(reply) is None
-        if agreement.is_like_sent(reply):
+        if agreement.is_expected(reply):
             fold.take(reply)
     assert agreement.settle(replies) == {}
     with folded_averages():
@@ -171,13 +171,35 @@ def test_what_was_added_up_already_stays_as_it_is() -> None:
     assert arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
 
 
+def test_the_types_that_most_replies_had_are_expected_of_the_next_round() -> None:
+    """Whatever is sent by then; only a model of another form is begun with as if there had been no round before."""
+    double = {name: array.astype(np.float64) for name, array in SENT.items()}
+    first = Agreement(KEY, instruction(1, SENT))
+    assert expected(first) == [False, True, True]
+    second = Agreement(KEY, instruction(1, double), before=first)
+    assert expected(second) == [False, True, True]
+    assert expected(Agreement(KEY, instruction(1, double), before=second)) == [False, True, True]
+    assert expected(Agreement(KEY, instruction(1, double))) == [True, False, False]
+    assert expected(Agreement(KEY, instruction(1, double | {"more": np.zeros(1)}), before=second)) == [False] * 3
+
+
+def expected(agreement: Agreement) -> list[bool]:
+    """Which of three replies, one in float64 and two in float32, were expected in a round, which is over then."""
+    doubled = ArrayRecord({name: Array(array.numpy().astype(np.float64)) for name, array in good().items()})
+    replies = [reply_with(content(arrays)) for arrays in (doubled, good(), good())]
+    assert [agreement.problem(reply) for reply in replies] == [None] * 3
+    found = [agreement.is_expected(reply) for reply in replies]
+    agreement.settle(replies)
+    return found
+
+
 def test_replies_of_another_form_than_was_sent_count_if_all_have_it() -> None:
     """A first message that holds no model yet: what most replies bring is the model. Later, what was sent counts."""
     agreement = Agreement(KEY, instruction(1, {"none": np.zeros(0)}), may_differ=True)
     replies = settled([reply_with(each) for each in (UNFIT["other shapes"](), content(), content())], agreement)
     assert [reply.has_error() for reply in replies] == [True, False, False]
     assert "have other names or shapes than those of most replies" in str(replies[0].error.reason)
-    assert not any(agreement.is_like_sent(reply) for reply in replies)
+    assert not any(agreement.is_expected(reply) for reply in replies)
     replies = settled([reply_with(content())], Agreement(KEY, instruction(1, {"none": np.zeros(0)})))
     assert replies[0].has_error()
 
