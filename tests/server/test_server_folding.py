@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Strategy
+from flwr.serverapp import strategy as strategies
+from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 from flwr.supercore.run import Run
 
 from fltestbed.clock import Clock
@@ -25,6 +26,18 @@ from fltestbed.shared_buffer import BufferPair
 
 NODES = (1, 2, 3)
 HALF = 100_000
+FOLDED = {"FedAvg", "FedProx", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi"}
+WHOLE = {
+    "Bulyan", "FedMedian", "FedTrimmedAvg", "FedXgbCyclic", "Krum", "MultiKrum", "QFedAvg",
+    "DifferentialPrivacyClientSideFixedClipping", "DifferentialPrivacyServerSideAdaptiveClipping",
+    "DifferentialPrivacyServerSideFixedClipping",
+}  # fmt: skip
+OTHER_REPLIES = {"FedXgbBagging", "DifferentialPrivacyClientSideAdaptiveClipping"}
+"""They want trees, or what a mod of the ClientApp adds."""
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "FedProx": {"proximal_mu": 0.1},
+    "QFedAvg": {"client_learning_rate": 0.1, "train_loss_key": "loss"},
+}
 MODEL = ArrayRecord({"w": Array(np.zeros(5, np.float32)), "b": Array(np.zeros((2, 2), np.float32))})
 
 
@@ -235,15 +248,44 @@ def test_the_process_is_idle_while_it_waits_for_replies(run: Start) -> None:
     assert not idle.is_set()
 
 
-@pytest.mark.parametrize("make", [FedMedian, Krum])
-def test_other_strategies_get_whole_replies(run: Start, make: Callable[[], Strategy]) -> None:
-    """No array is freed before the strategy has seen it, and there is nothing to tell."""
+def made(name: str) -> Strategy:
+    """One of Flower's strategies; those of differential privacy around FedAvg and without noise."""
+    given = ARGUMENTS.get(name, {})
+    if name.startswith("DifferentialPrivacy"):
+        given = {"strategy": FedAvg(), "noise_multiplier": 0.0, "num_sampled_clients": len(NODES)}
+        given |= {"clipping_norm": 1.0} if "Fixed" in name else {}
+    strategy: Strategy = getattr(strategies, name)(**given)
+    return strategy
+
+
+def plain(name: str) -> ArrayRecord:
+    """The last model of three rounds as Flower alone makes it."""
+    random.seed(1)
+    return made(name).start(Server(), MODEL, num_rounds=3).arrays
+
+
+def test_every_strategy_of_flower_is_known() -> None:
+    """A new one has to be looked at: is it folded, does it get whole replies?"""
+    assert set(strategies.__all__) == FOLDED | WHOLE | OTHER_REPLIES | {"Result", "Strategy"}
+
+
+@pytest.mark.parametrize("name", sorted(FOLDED))
+def test_strategies_that_average_are_folded_and_give_flowers_model(run: Start, name: str) -> None:
+    """The same but for the rounding of the last digit, over three rounds, in which each keeps a state of its own."""
     server = Server()
-    model = run(server, make())
+    assert_close(run(server, made(name), rounds=3), plain(name))
+    assert server.folded() == [True] * 18
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_other_strategies_get_whole_replies(run: Start, name: str) -> None:
+    """No array is freed before the strategy has seen it, there is nothing to tell, and each bit of the model is Flower's."""
+    server = Server()
+    model, expected = run(server, made(name), rounds=3), plain(name)
     assert not any(server.folded())
     assert server.overlaps == []
     assert set(server.at_most) == {None}
-    assert_close(model, run(Server(), make(), streaming=False))
+    assert {key: array.data for key, array in model.items()} == {key: array.data for key, array in expected.items()}
 
 
 def test_what_an_app_sends_by_itself_is_not_folded(run: Start) -> None:
