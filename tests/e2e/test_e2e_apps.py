@@ -6,7 +6,8 @@ import pytest
 
 from analysis.derive import derive
 from analysis.load import Run, load_run
-from fltestbed.measure.schema import TABLES
+from fltestbed.measure.schema import AGGREGATE_OVERLAP, TABLES
+from fltestbed.server import checkpoint
 from tests.e2e.conftest import fltestbed, numpy_app, write_experiment
 
 
@@ -73,6 +74,27 @@ def test_a_stock_supernode_takes_part_beside_two_of_ours(tmp_path: Path) -> None
     assert status["train"] == status["serialize"] == "missing"
     assert set(rows["client"].dropna()) >= {"client-0", "client-1", "supernode-0"}
     assert run["rounds"]["clients_replied"].item() == 3
+
+
+def test_a_strategy_that_chooses_gets_whole_replies(tmp_path: Path) -> None:
+    """Krum's model is that of one client, as this one sent it; no reply was added up while others were awaited."""
+    config = write_experiment(tmp_path, clients=3)
+    app = numpy_app(tmp_path, num_server_rounds=2, min_nodes=3, strategy="Krum")
+    done = fltestbed(
+        "run", config, "--link", "ethernet", "--backend", "tbf", "--app", app, "--runs", tmp_path, "--name", "krum"
+    )
+    assert done.status == 0, done.out + done.err
+    run = load_run(tmp_path / "krum")
+    assert set(run["phases"]["status"]) == {"ok"}
+    metrics = run["metrics"]
+    assert AGGREGATE_OVERLAP not in set(metrics["metric"])
+    sent = metrics[(metrics["metric"] == "first-parameter") & (metrics["source"] == "client") & (metrics["round"] == 2)]
+    assert len(sent) == 3
+    newest = checkpoint.find(tmp_path / "krum" / "checkpoints")
+    assert newest.path is not None
+    assert newest.round == 2
+    first = next(iter(checkpoint.load(newest.path).arrays.values())).numpy()[0]
+    assert [pytest.approx(value, rel=1e-6) == first for value in sent["value"]].count(True) == 1
 
 
 def test_an_app_without_a_strategy_is_timed_and_may_fail(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ def train(msg: Message, context: Context) -> Message:
     model = [
         array + noise.standard_normal(array.shape, dtype=array.dtype) for array in msg.content["arrays"].to_numpy_ndarrays()
     ]
-    metrics = MetricRecord({"num-examples": 10 + partition, "train-loss": 1.0 / (1 + partition)})
+    metrics = MetricRecord({
+        "num-examples": 10 + partition, "train-loss": 1.0 / (1 + partition), "first-parameter": float(model[0][0]),
+    })  # fmt: skip
     return Message(RecordDict({"arrays": ArrayRecord(model), "metrics": metrics}), reply_to=msg)
 
 

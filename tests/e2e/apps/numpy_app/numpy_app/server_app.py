@@ -1,11 +1,10 @@
-"""FedAvg over a model of plain arrays, by Flower's strategy or by a loop of the app's own."""
+"""A model of plain arrays, by one of Flower's strategies or by a loop of the app's own."""
 
 import time
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp import Grid, ServerApp, strategy
 
 app = ServerApp()
 
@@ -20,8 +19,9 @@ def main(grid: Grid, context: Context) -> None:
         train_without_a_strategy(grid, model)
         return
     nodes = int(context.run_config["min-nodes"])
-    strategy = FedAvg(min_available_nodes=nodes, min_train_nodes=nodes, min_evaluate_nodes=nodes)
-    strategy.start(grid, model, num_rounds=int(context.run_config["num-server-rounds"]))
+    chosen = getattr(strategy, str(context.run_config["strategy"]))
+    combining = chosen(min_available_nodes=nodes, min_train_nodes=nodes, min_evaluate_nodes=nodes)
+    combining.start(grid, model, num_rounds=int(context.run_config["num-server-rounds"]))
 
 
 def train_without_a_strategy(grid: Grid, model: ArrayRecord) -> None:
