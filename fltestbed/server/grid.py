@@ -141,12 +141,13 @@ class BundleGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are online."""
+        """Nodes that are online and take part."""
         return [int(node_id) for node_id in self._post("nodes", {})["node_ids"]]
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """Nodes that are online, with what the SuperLink knows of them."""
-        return self._task.nodes()
+        """The same nodes, with what the SuperLink knows of them."""
+        there = set(self.get_node_ids())
+        return [node for node in self._task.nodes() if node.node_id in there]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; returns their identifiers, None for one that Flower refused."""

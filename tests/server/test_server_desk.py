@@ -42,6 +42,16 @@ def grid(lab: Lab, channel: Connection) -> BundleGrid:
     return BundleGrid(channel, cast(ServerAppTask, None), Run.create_empty(lab.app.run_id), buffers, SYSTEM_CLOCK)
 
 
+@pytest.fixture
+def lone() -> BundleGrid:
+    """One whose SuperLink is gone."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    return BundleGrid(
+        Connection(theirs.detach()), cast(ServerAppTask, None), Run.create_empty(1), BufferPair.make(), SYSTEM_CLOCK
+    )
+
+
 def asked(channel: Connection, frame: bytes) -> dict[str, Any]:
     channel.send_bytes(frame)
     return dict(json.loads(channel.recv_bytes()))
@@ -60,6 +70,35 @@ def test_a_message_goes_out_and_its_reply_comes_in(grid: BundleGrid, pi: Pi, mon
     assert pi.push(message_id, pi.facts(pulled), pi.answer(message, 0.25)).status == 200
     (reply,) = grid.pull_messages([message_id])
     assert reply.content.metric_records["metrics"]["loss"] == 0.25
+
+
+def test_nodes_are_those_that_have_joined(grid: BundleGrid, running: Running, lab: Lab, pi: Pi, other: Pi) -> None:
+    """Alone and with what the SuperLink knows of them: not one that is online and loads its data yet."""
+    grid._task = ServerAppTask(running.address, lab.token)
+    assert list(grid.get_nodes()) == list(grid.get_node_ids()) == []
+    pi.join()
+    assert list(grid.get_node_ids()) == [pi.node_id]
+    assert [(node.node_id, node.status) for node in grid.get_nodes()] == [(pi.node_id, "online")]
+    grid._task._client.close()
+
+
+def test_a_message_made_by_the_grid_is_like_any_other(grid: BundleGrid, pi: Pi) -> None:
+    """Flower's older way to make one: type, group and time to live are what was given, and it arrives."""
+    pi.join()
+    content = RecordDict({"config": ConfigRecord({"a": 1})})
+    made = grid.create_message(content, "query", pi.node_id, "7", ttl=60.0)
+    assert all(grid.push_messages([made]))
+    message = message_in(pi.pull())
+    assert message.content == content
+    metadata = message.metadata
+    found = (metadata.message_type, metadata.group_id, metadata.ttl, metadata.dst_node_id)
+    assert found == ("query", "7", 60.0, pi.node_id)
+
+
+def test_sending_nothing_asks_nobody(lone: BundleGrid) -> None:
+    """No messages, no identifiers, no replies: even where the SuperLink is gone."""
+    assert list(lone.push_messages([])) == []
+    assert list(lone.send_and_receive([])) == []
 
 
 @pytest.mark.parametrize(
@@ -108,15 +147,10 @@ def test_a_frame_that_is_cut_harms_nobody(channel: Connection, pi: Pi) -> None:
     assert_alive(pi)
 
 
-def test_a_superlink_that_is_gone_is_said() -> None:
+def test_a_superlink_that_is_gone_is_said(lone: BundleGrid) -> None:
     """The other end is closed: an error that says so, not a wait without end."""
-    ours, theirs = socket.socketpair()
-    ours.close()
-    grid = BundleGrid(
-        Connection(theirs.detach()), cast(ServerAppTask, None), Run.create_empty(1), BufferPair.make(), SYSTEM_CLOCK
-    )
     with pytest.raises(TestbedError, match="does not answer its ServerApp any more"):
-        grid.get_node_ids()
+        lone.get_node_ids()
 
 
 def test_what_is_being_read_stays_while_the_next_replies_come(lab: Lab, channel: Connection) -> None:
