@@ -221,12 +221,12 @@ def _serve_stock(task: Task) -> None:
 
 CONTENDERS: dict[str, Callable[[Task], Sample]] = {
     "bundle": partial(run_toolkit, "bundle"),
-    "grpc": run_grpc,
     "raw": run_raw,
+    "grpc": run_grpc,
     "objects": partial(run_toolkit, "objects"),
     "stock": run_stock,
 }
-"""By name, in the order in which they take turns: `raw` repeats what `bundle` has just moved."""
+"""By name, in the order in which they take turns first: `raw` repeats what `bundle` has just moved."""
 
 
 def missing(name: str) -> str | None:

@@ -1,8 +1,8 @@
 """`fltestbed bench round`: seconds of a round without training, beside what else moves the same model.
 
-The contenders take turns (A B C A B C ...), so what else the machine does meets all of them. Bars: a round of bundle on
-loopback takes at most as long as the gRPC path's; its transfers on a shaped link take at most 1.05 times as long as bare
-sockets.
+The contenders take turns, in every other repetition the other way round (A B C C B A ...), so what else the machine does
+meets all of them, and a drift favours none. Bars: a round of bundle on loopback takes at most as long as the gRPC path's;
+its transfers on a shaped link take at most 1.05 times as long as bare sockets.
 """
 
 import logging
@@ -27,8 +27,9 @@ ABOUT = (
     f"{CLIENTS} clients, fresh random weights each round, no training; congestion control {CONGESTION_CONTROL}",
     "round: from the start of configuring it to that of the next; the first and the last are not counted",
     "downlink, uplink: first byte sent to last byte received, both on this machine's one clock",
-    "of stock: from packets, by its large requests and responses; a capture runs beside it",
-    "raw: the payload of bundle over bare sockets, all clients at once, with the pauses of the bundle run before it",
+    f"stock: started once, in the first repetition, for at most {STOCK_ROUNDS} counted rounds",
+    "transfers of stock: from packets, by its large requests and responses; a capture runs beside it",
+    "raw: the payload of bundle over bare sockets, all clients at once, with the pauses of the bundle run right before it",
 )
 
 log = logging.getLogger("fltestbed")
@@ -105,15 +106,22 @@ def _median_s(contender: Contender | None, what: str) -> float | None:
     return None if spread is None else spread.median_s
 
 
+def turns(contenders: Sequence[str], repetition: int) -> list[str]:
+    """Who takes part in a repetition, from 0, and in which order: `raw` right behind `bundle`, as part of its turn."""
+    names = [name for name in CONTENDERS if name in contenders and (name != "stock" or repetition == 0)]
+    if repetition % 2 == 1:
+        places = list(CONTENDERS)
+        names.sort(key=lambda name: places.index("bundle" if name == "raw" else name), reverse=True)
+    return names
+
+
 def _measure_setting(plan: Plan, link: str, size: Size) -> Setting:
     gathered = _Gathered()
     rounds = plan.rounds or size.rounds
     for repetition in range(plan.repetitions):
-        # What a message and a reply carry, for raw, until bundle has said it exactly and with its pauses.
+        # What a message and a reply carry, for raw, unless bundle has said it exactly and with its pauses.
         traffic = Traffic(size.model_bytes, size.model_bytes)
-        for name in CONTENDERS:
-            if name not in plan.contenders or (name == "stock" and repetition > 0):
-                continue
+        for name in turns(plan.contenders, repetition):
             log.info("%s, %s model: %s, repetition %s of %s", link, size.name, name, repetition + 1, plan.repetitions)
             counted = min(rounds, STOCK_ROUNDS) if name == "stock" else rounds
             with (
@@ -125,7 +133,8 @@ def _measure_setting(plan: Plan, link: str, size: Size) -> Setting:
                 except TestbedError as error:
                     raise TestbedError(f"{name} on {here.link}, {size.name} model: {error}") from error
                 gathered.link, gathered.notes = here.link, here.notes
-            traffic = sample.traffic or traffic
+            if name == "bundle":
+                traffic = sample.traffic or traffic
             gathered.samples.setdefault(name, []).append(sample)
     return summarise(gathered.link, gathered.notes, size, gathered.samples)
 
