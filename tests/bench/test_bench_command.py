@@ -17,8 +17,8 @@ def test_bench_round_prints_every_figure_beside_its_bar(tmp_path: Path) -> None:
     """A short run ends with the status that its bars give, whatever the timing; the report says the same as the table."""
     file = tmp_path / "round.json"
     done = fltestbed(
-        "bench", "round", "--links", "loopback", "--sizes", "tiny", "--contenders", "bundle,grpc,raw", "--rounds", "2",
-        "--repetitions", "1", "--json", file,
+        "bench", "round", "--links", "loopback", "--sizes", "tiny", "--contenders", "bundle,objects,grpc,raw",
+        "--rounds", "2", "--repetitions", "1", "--json", file,
     )  # fmt: skip
     assert done.status in {0, 1}, done.err
     assert file.is_file(), done.err
@@ -36,14 +36,15 @@ def test_bench_round_prints_every_figure_beside_its_bar(tmp_path: Path) -> None:
         name: tuple(0 if spread is None else spread.count for spread in (found.round, found.downlink, found.uplink))
         for name, found in setting.contenders.items()
     }
-    assert counts == {"bundle": (2, 4, 4), "grpc": (2, 0, 0), "raw": (0, 4, 4)}
+    assert counts == {"bundle": (2, 4, 4), "objects": (2, 4, 4), "grpc": (2, 0, 0), "raw": (0, 4, 4)}
     assert min(setting.down_bytes, setting.up_bytes) > setting.model_bytes
     assert min(setting.turnaround_s, setting.gap_s) > 0
     assert_printed(report.bars, done.out)
 
 
 def assert_printed(bars: tuple[Bar, ...], out: str) -> None:
-    assert [bar.what for bar in bars] == ["round: bundle / grpc", "downlink: bundle / raw", "uplink: bundle / raw"]
+    transfers = [f"{direction}: {name} / raw" for direction in ("downlink", "uplink") for name in ("bundle", "objects")]
+    assert [bar.what for bar in bars] == ["round: bundle / grpc", *transfers]
     for bar in bars:
         line = next(line for line in out.splitlines() if bar.what in line)
         assert f"{bar.figure:.4g}" in line

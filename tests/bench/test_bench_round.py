@@ -1,10 +1,8 @@
-"""Who is measured when, with contenders that are none; and real ones, in a short run."""
+"""Who is measured when, with contenders that are none."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +11,6 @@ from fltestbed.bench import round as bench_round
 from fltestbed.bench.contenders import CONTENDERS, Sample, Task, Traffic
 from fltestbed.bench.models import SIZES
 from fltestbed.bench.round import Plan, measure
-from tests.e2e.conftest import fltestbed
 
 
 def test_contenders_take_turns_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,18 +45,3 @@ def test_contenders_take_turns_there_and_back(monkeypatch: pytest.MonkeyPatch) -
     assert rounds == dict.fromkeys(CONTENDERS, 7) | {"stock": 2}
     counts = {name: found.round.count for name, found in setting.contenders.items() if found.round is not None}
     assert counts == dict.fromkeys(CONTENDERS, 3) | {"stock": 1}
-
-
-def test_objects_and_stock_flower_are_measured_beside_bundle(tmp_path: Path) -> None:
-    """One counted round of each, of processes of their own; of the stock deployment on loopback no transfers."""
-    done = fltestbed(
-        "bench", "round", "--links", "loopback", "--sizes", "tiny", "--contenders", "objects,stock", "--rounds", "1",
-        "--repetitions", "1", "--json", tmp_path / "round.json",
-    )  # fmt: skip
-    assert done.status in {0, 1}, done.err
-    (setting,) = json.loads((tmp_path / "round.json").read_text())["settings"]
-    counts = {
-        name: [0 if found[what] is None else found[what]["count"] for what in ("round", "downlink", "uplink")]
-        for name, found in setting["contenders"].items()
-    }
-    assert counts == {"bundle": [1, 2, 2], "objects": [1, 2, 2], "stock": [1, 0, 0]}
