@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 from google.protobuf.message import DecodeError
 
-from fltestbed.flower.trees import TreeError, check_trees
+from fltestbed.flower.trees import TreeError, check_root, check_trees
 
 MOST_MESSAGE_BYTES = 1 << 20
 """Of a message without its objects: metadata, or the reason of an error."""
@@ -76,8 +76,7 @@ def check_announcement(request: bytes | bytearray, node_id: int) -> None:
             raise FleetError(f"a message of more than {MOST_MESSAGE_BYTES} bytes beside its objects")
         if pushed.messages_list[0].metadata.src_node_id != node_id:
             raise FleetError("the reply is another node's")
-        if pushed.messages_list[0].metadata.message_id != pushed.message_object_trees[0].object_id:
-            raise FleetError("the message is not the root of its object tree")
+        check_root(pushed.messages_list[0], pushed.message_object_trees[0])
         check_trees(list(pushed.message_object_trees))
     except (DecodeError, TreeError) as error:
         raise FleetError(str(error)) from error
@@ -95,5 +94,13 @@ def pushed_object(request: bytes | bytearray) -> str:
     """Identifier of the object in a PushObject request."""
     try:
         return str(PushObjectRequest.FromString(bytes(request)).object_id)
+    except DecodeError as error:
+        raise FleetError(str(error)) from error
+
+
+def is_stored(response: bytes | bytearray) -> bool:
+    """Whether the server took the object, from a response to PushObject; not one that came damaged."""
+    try:
+        return bool(PushObjectResponse.FromString(bytes(response)).stored)
     except DecodeError as error:
         raise FleetError(str(error)) from error

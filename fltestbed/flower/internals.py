@@ -105,6 +105,7 @@ USED: Final[dict[str, tuple[str, ...]]] = {
         "ObjectTree.children",
         "ObjectTree.object_id",
         "PushObjectRequest.object_id",
+        "PushObjectResponse.stored",
     ),
     "flwr.proto.node_pb2": ("Node.node_id", "NodeInfo.node_id"),
     "flwr.proto.runtime_pb2": (

@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import hashlib
+import logging
 import os
 import ssl
 import threading
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import httpx
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
@@ -51,13 +53,18 @@ from fltestbed.flower.bound import PLAIN, BoundBackend, CountSocket, bound_clien
 from fltestbed.flower.bundle import Bundle
 from fltestbed.flower.fleet import announcement
 from fltestbed.flower.objects import object_ids
-from fltestbed.flower.trees import TreeError, check_trees
+from fltestbed.flower.trees import TreeError, check_object, check_root, check_trees
 from fltestbed.security import files, node_keys
 from fltestbed.text import printable
 
+log = logging.getLogger("fltestbed")
+
+P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 
+MOST_TRIES = 3
+"""To move the same message or the same object, where it may have been damaged on its way."""
 CONNECT_S = 2.0
 RETRY_S = 0.5
 SIGNED_FOR_S = 30.0
@@ -254,6 +261,7 @@ class FleetNode:
         try:
             message, tree = pulled.messages_list[0], pulled.message_object_trees[0]
             check_trees([tree])
+            check_root(message, tree)
         except (IndexError, TreeError) as error:
             raise ServerRefused(
                 f"{self._server}: the server sent no whole message: {error}; does it run Flower 1.41?"
@@ -263,6 +271,8 @@ class FleetNode:
     def pull_objects(self, run_id: int, message: tuple[ProtoMessage, ObjectTree]) -> Bundle:
         """Flower's PullObject for each object of a message, as many at once as a SuperNode does, and the confirmation.
 
+        Each object has the hash that it is named by and the children that the tree gives it.
+
         Raises
         ------
         MessageGone, ServerUnreachable, ServerRefused
@@ -270,8 +280,17 @@ class FleetNode:
         node = Node(node_id=self.node_id)
         with self._transfer("pull an object"):
             pull = make_pull_object_fn_protobuf(self._patiently(self._client.PullObject), node, run_id)
-            objects = pull_objects(object_ids([message[1]]), pull)
-            confirm = self._patiently(self._client.ConfirmMessageReceived)
+            children = check_trees([message[1]])
+
+            def pull_checked(object_id: str) -> bytes:
+                content = pull(object_id)
+                if hashlib.sha256(content).hexdigest() != object_id:
+                    raise ObjectPullError(object_id, "it does not have the hash that it is named by.")
+                check_object(object_id, content, children[object_id])
+                return content
+
+            objects = pull_objects(list(children), self._again(pull_checked))
+            confirm = self._again(self._patiently(self._client.ConfirmMessageReceived))
             make_confirm_message_received_fn_protobuf(confirm, node, run_id)(message[1].object_id)
         return Bundle({}, (message,), objects)
 
@@ -285,7 +304,7 @@ class FleetNode:
         node = Node(node_id=self.node_id)
         proto, tree = bundle.messages[0]
         with self._transfer("push a reply"):
-            answer = self._patiently(self._client.PushMessages)(announcement(self.node_id, proto, tree))
+            answer = self._again(self._patiently(self._client.PushMessages))(announcement(self.node_id, proto, tree))
             wanted = set(answer.objects_to_push)
             contents = [
                 (identifier, bytes(bundle.objects[identifier])) for identifier in object_ids([tree]) if identifier in wanted
@@ -293,7 +312,28 @@ class FleetNode:
             push = make_push_object_fn_protobuf(
                 self._patiently(self._client.PushObject), node, run_id, answer.session_id
             )  # fmt: skip
-            push_object_contents_from_iterable(contents, push)
+            push_object_contents_from_iterable(contents, self._again(push))
+
+    def _again(self, move: Callable[P, A]) -> Callable[P, A]:
+        """The same, up to `MOST_TRIES` times, where it fails as it does when what is moved was damaged on its way: it lacks
+        the hash that it should have, or a side cannot read the request or its answer.
+        """
+
+        def moved(*args: P.args, **kwargs: P.kwargs) -> A:
+            failures: list[str] = []
+            while True:
+                try:
+                    done = move(*args, **kwargs)
+                except (ObjectPullError, ObjectPushError, ValueError, httpx.HTTPStatusError) as error:
+                    failures.append(printable(str(error), 300))
+                    if len(failures) == MOST_TRIES:
+                        raise
+                else:
+                    if failures:
+                        log.warning("%s: %s; it went through when it was tried again", self._server, failures[0])
+                    return done
+
+        return moved
 
     def _patiently(self, call: Callable[[R], A], patience_s: float | None = None) -> Callable[[R], A]:
         """The same call, made again when its connection breaks, as after an outage; with a `patience_s` of its own also

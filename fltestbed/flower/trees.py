@@ -7,6 +7,7 @@ name its children, and its identifier is the hash of its bytes, so a tree that a
 
 from collections.abc import Mapping, Sequence
 
+from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
@@ -46,6 +47,17 @@ def check_trees(trees: Sequence[ObjectTree]) -> dict[str, tuple[str, ...]]:
             if children.setdefault(node.object_id, below) != below:
                 raise TreeError(f"object {node.object_id[:12]}... has other children in another place")
     return children
+
+
+def check_root(message: ProtoMessage, tree: ObjectTree) -> None:
+    """Check that a message is the root of its tree.
+
+    Raises
+    ------
+    TreeError
+    """
+    if message.metadata.message_id != tree.object_id:
+        raise TreeError("the message is not the root of its object tree")
 
 
 def read_head(content: Content) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fltestbed.clock import Clock
-from fltestbed.flower.fleet import FleetError, announced_reply, pulled_message, pushed_object, wanted_objects
+from fltestbed.flower.fleet import FleetError, announced_reply, is_stored, pulled_message, pushed_object, wanted_objects
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.attendance import Attendance
 from fltestbed.server.exchange import Exchange
@@ -195,8 +195,17 @@ class Observer:
                 self._complete_if_whole(node, passing)
         elif kind == "push-object":
             node.payload_bytes += len(passing.request)
-            node.missing.discard(pushed_object(passing.request))
-            self._complete_if_whole(node, passing)
+            if is_stored(passing.response):
+                node.missing.discard(pushed_object(passing.request))
+                self._complete_if_whole(node, passing)
+            elif self._exchange.is_for(node.message_id, node_id):
+                self._refused(node)
+
+    def _refused(self, node: _Node) -> None:
+        task = self._log.task_of(node.message_id)
+        if task is not None:
+            reason = "Flower refused an object of its reply, which does not have its hash or was not asked for"
+            task.client.warn(reason, self._clock.raw_ns())
 
     def _complete_if_whole(self, node: _Node, passing: _Pass) -> None:
         if node.missing or not node.message_id:

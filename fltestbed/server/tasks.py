@@ -62,6 +62,11 @@ class Client:
             self.mapping, self.paths = ClockMapping(), {}
         self.boot = boot
 
+    def warn(self, what: str, now_ns: int) -> None:
+        """Say what became of a transfer, at a moment of the server's raw clock; a line counts as a row that it brings."""
+        if self.allowance.take(1, now_ns):
+            log.warning("%s: %s", self.name, what)
+
     def doubt(self, reason: str) -> None:
         """Say, once for each kind of reason, that something it says cannot be true; after `MOST_DOUBTS` kinds no more."""
         kind = reason.partition(":")[0]
