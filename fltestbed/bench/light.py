@@ -75,10 +75,12 @@ class LightTrainer(trainer.Trainer):
         meanwhile: Callable[[], None] | None = None,  # noqa: ARG002  # Trainer's signature
         every_s: float = math.inf,  # noqa: ARG002  # Trainer's signature
         is_measured: bool = True,
+        is_checked: bool = False,
     ) -> trainer.Result:
         """Let the app answer one message, when no other client of the process is at it; nothing is done meanwhile."""
         with _turn:
-            facts, chunks = self._worker.answer_message(decode(bundle).inflate()[0], wall_offset_s, is_measured)
+            message = decode(bundle, verify=not is_checked).inflate()[0]
+            facts, chunks = self._worker.answer_message(message, wall_offset_s, is_measured)
             return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
 
     def become(self, run_id: int, node_id: int) -> None:

@@ -31,7 +31,7 @@ from fltestbed.client.transport import (
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused, ServerUnreachable
 from fltestbed.flower.bundle import BundleError, decode, encode_head, read_prologue
-from fltestbed.flower.node import FleetNode, MessageGone
+from fltestbed.flower.node import MOST_TRIES, FleetNode, MessageGone
 
 log = logging.getLogger("fltestbed")
 
@@ -52,12 +52,15 @@ class Parcel:
         Client's clock when its first bytes had come, and its last byte.
     pulled : Reply or None
         The exchange that brought it, where it was one.
+    is_checked : bool
+        Whether its objects have been checked against their hashes while they came.
     """
 
     data: bytes | bytearray
     first_ns: int
     end_ns: int
     pulled: Reply | None = None
+    is_checked: bool = False
 
 
 class Carrier(Protocol):
@@ -68,6 +71,18 @@ class Carrier(Protocol):
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Send the reply to a message."""
+
+    def reject(self, reason: str) -> None:
+        """The message that was received last cannot be read: have it sent again, where that may help.
+
+        Raises
+        ------
+        ServerRefused
+        """
+
+
+def _unreadable(reason: str) -> ServerRefused:
+    return ServerRefused(f"the server sent a message that cannot be read: {reason}")
 
 
 def _check_farewell(reply: Reply) -> None:
@@ -109,7 +124,7 @@ class PatientConnection:
         self._timeout_s = timeout_s
         self._patience_s = max(timeout_s, patience_s)
         self.broken: list[Broken] = []
-        """Attempts of the latest request that failed after they had begun to be sent."""
+        """Attempts of the latest request that failed after they had begun to be sent, before the one that was answered."""
 
     def post(
         self,
@@ -119,10 +134,12 @@ class PatientConnection:
         headers: dict[str, str] | None = None,
         *,
         tells_start: bool = False,
+        tries: int = 1,
     ) -> Reply:
         """Send a request and read its answer; its parameters are those of `ServerConnection.post`.
 
-        Its headers say which attempt it is, and when the first one began.
+        Its headers say which attempt it is, and when the first one began. What the server cannot read (400) may have come
+        damaged: it is sent up to `tries` times.
 
         Raises
         ------
@@ -130,7 +147,7 @@ class PatientConnection:
             The server was gone for too long.
         """
         start = time.monotonic()
-        self.broken, failures = [], 0
+        self.broken, failures, refused = [], 0, 0
         while True:
             try:
                 fields = {**(headers or {}), **self._attempt()}
@@ -151,6 +168,11 @@ class PatientConnection:
                     log.warning("%s: %s failed: %s; trying again for %g s", self._server, path, reason, patience_s)
                 time.sleep(RETRY_INTERVAL_S)
             else:
+                refused += reply.status == http.client.BAD_REQUEST
+                if reply.status == http.client.BAD_REQUEST and refused < tries:
+                    self.broken.append(Broken(reply.send_ns, reply.end_ns, said_no(reply), was_answered=True))
+                    log.warning("%s: %s was refused: %s; sending it again", self._server, path, self.broken[-1].reason)
+                    continue
                 if failures:
                     log.warning("%s: %s went through after %.1f s", self._server, path, time.monotonic() - start)
                 return reply
@@ -212,6 +234,7 @@ class BundleCarrier:
         self._hold_s = hold_s
         self._deadline_s = deadline_s
         self._holds = ""
+        self._rejected = 0
 
     def receive(self) -> Parcel | None:
         """Pull the next message; None when the run is over."""
@@ -224,12 +247,17 @@ class BundleCarrier:
             if reply.body[:1] == b"{":
                 _check_farewell(reply)
                 return None
-            self._switch(_about(reply.body).measured)
+            try:
+                about = _about(reply.body)
+            except (BundleError, ServerRefused) as error:
+                self.reject(str(error))
+                continue
+            self._switch(about.measured)
             return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
-        self._holds = result.message_id
+        self._holds, self._rejected = result.message_id, 0
         about = _about(parcel.data)
         if parcel.pulled is not None:
             self._late.clock_sample("pull", parcel.pulled, about)
@@ -244,7 +272,7 @@ class BundleCarrier:
         kept |= {"round": about.round, "message_type": about.message_type}
         try:
             fields = {REPLY_TO_HEADER: result.message_id}
-            pushed = self._connection.post("push", body, self._deadline_s, fields, tells_start=True)
+            pushed = self._connection.post("push", body, self._deadline_s, fields, tells_start=True, tries=MOST_TRIES)
         except BaseException:  # also when this process is told to end: the server may never hear of it
             self._late.keep_reply(kept | {"send_raw_ns": self._connection.send_ns})
             raise
@@ -264,12 +292,17 @@ class BundleCarrier:
         self._late.broken_uplinks(result.message_id, self._connection.broken)
         self._late.uplink(result.message_id, pushed, self._connection.congestion_control)
 
+    def reject(self, reason: str) -> None:
+        """Ask for the message again, which the server holds until it is told that it has arrived; not for ever."""
+        self._late.damage(reason)
+        self._rejected += 1
+        if self._rejected >= MOST_TRIES:
+            raise _unreadable(reason)
+        log.warning("a message came damaged: %s; asking the server for it again", reason)
+
 
 def _about(data: bytes | bytearray) -> MessageFacts:
-    try:
-        return read_told(MessageFacts, read_prologue(data))
-    except BundleError as error:
-        raise ServerRefused(f"the server sent a message that cannot be read: {error}") from error
+    return read_told(MessageFacts, read_prologue(data))
 
 
 class ObjectsCarrier:
@@ -319,7 +352,7 @@ class ObjectsCarrier:
             except MessageGone as gone:
                 log.warning("%s", gone)
                 continue
-            return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns())
+            return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns(), is_checked=True)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
@@ -336,3 +369,8 @@ class ObjectsCarrier:
         self._late.objects(result.message_id, "downlink", parcel.first_ns, parcel.end_ns)
         if end_ns is not None:
             self._late.objects(result.message_id, "uplink", send_ns, end_ns)
+
+    def reject(self, reason: str) -> None:
+        """Each object has come as the server has it, so to pull them again is of no use."""
+        self._late.damage(reason)
+        raise _unreadable(reason)

@@ -35,7 +35,7 @@ from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import ConfigError, ServerRefused
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
-from fltestbed.flower.bundle import Bundle, decode
+from fltestbed.flower.bundle import Bundle, BundleError, decode
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.quantisation import Codec
 from fltestbed.measure.host import boot_id, describe_host
@@ -226,6 +226,9 @@ class _Work:
                     break
                 except SessionLost as loss:
                     lost = loss
+                except ServerRefused:
+                    self._leave()
+                    raise
             self._probes.stop()
             carried = self._path.carried()
             if carried["mismatch"] is not None:
@@ -326,7 +329,7 @@ class _Work:
         log.info("%s joined %s over %s", session.name, session.server, session.interface)
 
     def _answer(self, carrier: Carrier, parcel: Parcel) -> None:
-        """Let the trainer answer and send what it made; one that failed is replaced."""
+        """Let the trainer answer and send what it made; one that failed is replaced. What cannot be read is rejected."""
         try:
             result = self._trainer.work(
                 parcel.data,
@@ -335,12 +338,20 @@ class _Work:
                 self._keep_warm,
                 self._keep_warm_s or math.inf,
                 self._late.is_on,
+                parcel.is_checked,
             )
+        except BundleError as damage:
+            carrier.reject(str(damage))
         except TrainerFailed as failure:
             log.warning("%s: %s", self._session.name, failure)
             self._trainer.kill()
             self._start_trainer()
-            carrier.send(parcel, self._error_reply(parcel, str(failure)))
+            try:
+                reply = self._error_reply(parcel, str(failure))
+            except BundleError as damage:  # it may be what the trainer failed of
+                carrier.reject(str(damage))
+            else:
+                carrier.send(parcel, reply)
             self._trainer.wait_ready()
         else:
             carrier.send(parcel, result)
@@ -354,10 +365,7 @@ class _Work:
     def _error_reply(self, parcel: Parcel, reason: str) -> Result:
         now_ns = self._session.clock.raw_ns()
         set_identity(self._order.app.run_id, self._order.node_id)
-        try:
-            (message,) = decode(parcel.data).inflate()
-        except ValueError as error:  # it may be what the trainer failed of
-            raise ServerRefused(f"{self._session.server}: the server sent a message that cannot be read: {error}") from error
+        message = decode(parcel.data, verify=not parcel.is_checked).inflate()[0]
         reply = error_reply(message, reason, crashed=True)
         set_creation_time(reply, message, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
         bundle = Bundle.of([reply])

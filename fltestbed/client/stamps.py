@@ -31,6 +31,7 @@ class LateStamps:
         self._samples: deque[dict[str, Any]] = deque()
         self._readings: dict[str, deque[dict[str, Any]]] = {"system": deque(), "radio": deque()}
         self._probes: deque[tuple[str, dict[str, Any]]] = deque()
+        self._damage = ""
 
     def take(self) -> dict[str, Any]:
         """Hand out what has gathered, and forget it."""
@@ -40,9 +41,15 @@ class LateStamps:
         for table, rows in self._readings.items():
             late[table] = _take(rows, MOST_READINGS)
         late["probes"] = dict(_take(self._probes, len(self._probes)))
+        if self._damage:
+            late["damage"], self._damage = self._damage, ""
         if self.keep is not None and any(late.values()):
             self.keep(late)
         return late
+
+    def damage(self, reason: str) -> None:
+        """The message that came last cannot be read."""
+        self._damage = reason
 
     def keep_reply(self, facts: dict[str, Any]) -> None:
         """Put what a reply carries itself into the client's own copy, with what its answer said."""
@@ -121,7 +128,8 @@ class LateStamps:
         for number, broken in enumerate(attempts, 1):
             self._transfers.append({
                 "message_id": message_id, "direction": "uplink", "attempt": number, "failure": broken.reason[:300],
-                "client_start_raw_ns": broken.start_ns, "client_end_raw_ns": broken.end_ns, "new_connection": number > 1,
+                "client_start_raw_ns": broken.start_ns, "client_end_raw_ns": broken.end_ns,
+                "new_connection": number > 1 and not attempts[number - 2].was_answered,
             })  # fmt: skip
 
 

@@ -4,7 +4,8 @@ The network process keeps a `Trainer`; the process itself is this module run as 
 frames of JSON (`multiprocessing.connection`, bytes alone, no pickle) that say how long the bundle is that lies in a shared
 buffer, one for each direction.
 
-A trainer that dies or hangs is replaced, and the message that it worked on is answered with an error.
+A trainer that dies or hangs is replaced, and the message that it worked on is answered with an error. One that is given a
+message that cannot be read says so, and is as good as before.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from typing import Any
 from fltestbed.collector import importing, keep_what_is_there
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App
+from fltestbed.flower.bundle import BundleError
 from fltestbed.flower.compression import OFF, Compression
 from fltestbed.shared_buffer import BufferPair
 
@@ -112,17 +114,24 @@ class Trainer:
         meanwhile: Callable[[], None] | None = None,
         every_s: float = math.inf,
         is_measured: bool = True,
+        is_checked: bool = False,
     ) -> Result:
         """Let the app answer one message; `meanwhile` is called each `every_s` seconds until it has.
+
+        Of a message that `is_checked` the objects have the hashes that they are named by, and nobody looks again.
 
         Raises
         ------
         TrainerFailed
             It died or took longer than `timeout_s`; call `stop` and make another one.
+        BundleError
+            The message cannot be read.
         """
-        length = self._buffers.to_child.write([bundle])
-        self._send(json.dumps({"wall_offset_s": wall_offset_s, "length": length, "measured": is_measured}).encode())
+        order = {"wall_offset_s": wall_offset_s, "measured": is_measured, "checked": is_checked}
+        self._send(json.dumps({**order, "length": self._buffers.to_child.write([bundle])}).encode())
         facts = json.loads(self._receive(timeout_s, meanwhile, every_s))
+        if "unreadable" in facts:
+            raise BundleError(facts["unreadable"])
         return Result(facts.pop("message_id"), facts, self._buffers.to_parent.read(facts.pop("length")))
 
     def become(self, run_id: int, node_id: int) -> None:
@@ -215,7 +224,13 @@ def main(pipe_descriptor: int, *buffer_descriptors: int) -> None:
             if "node_id" in order:
                 worker.become(int(order["run_id"]), int(order["node_id"]))
                 continue
-            facts, chunks = worker.answer(buffers.to_child, order["length"], order["wall_offset_s"], order["measured"])
+            try:
+                facts, chunks = worker.answer(
+                    buffers.to_child, order["length"], order["wall_offset_s"], order["measured"], order["checked"]
+                )
+            except BundleError as error:
+                pipe.send_bytes(json.dumps({"unreadable": str(error)}).encode())
+                continue
             pipe.send_bytes(json.dumps({**facts, "length": buffers.to_parent.write(chunks)}).encode())
 
 

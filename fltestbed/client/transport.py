@@ -50,21 +50,24 @@ LONGEST_ANSWER_S = 3600.0
 
 @dataclass(frozen=True)
 class Broken:
-    """A request that got no answer.
+    """An attempt to send a request that failed.
 
     Attributes
     ----------
     start_ns : int or None
         When it began to be sent; None if no connection stood.
     end_ns : int
-        When it was given up.
+        When it was given up, or refused.
     reason : str
         The symptom.
+    was_answered : bool
+        The server has refused what came, and the connection stands.
     """
 
     start_ns: int | None
     end_ns: int
     reason: str
+    was_answered: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,19 @@ class Worker:
         self._context.run_id, self._context.node_id = run_id, node_id
 
     def answer(
-        self, message_buffer: SharedBuffer, length: int, wall_offset_s: float, is_measured: bool = True
+        self,
+        message_buffer: SharedBuffer,
+        length: int,
+        wall_offset_s: float,
+        is_measured: bool = True,
+        is_checked: bool = False,
     ) -> tuple[dict[str, Any], list[Piece]]:
         """Answer one message, the first `length` bytes of a buffer, whose memory is given back before the app is called.
+
+        Parameters
+        ----------
+        is_checked : bool
+            Whether its objects have been checked on this host already.
 
         Returns
         -------
@@ -75,8 +85,13 @@ class Worker:
             that it reported.
         pieces : list of bytes
             The reply as a bundle without its first piece, which the network process makes when it sends.
+
+        Raises
+        ------
+        BundleError
+            The message cannot be read.
         """
-        message = decode(message_buffer.read(length)).inflate(self._compression.most_bytes)[0]
+        message = decode(message_buffer.read(length), verify=not is_checked).inflate(self._compression.most_bytes)[0]
         message_buffer.free()
         return self.answer_message(message, wall_offset_s, is_measured)
 

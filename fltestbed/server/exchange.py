@@ -92,10 +92,14 @@ class Exchange:
                 return None
         return None
 
+    def unconfirmed(self, node_id: int) -> str:
+        """The message that the node was given and has not confirmed; empty without one."""
+        bundle = self._unconfirmed.get(node_id)
+        return "" if bundle is None else str(bundle.messages[0][0].metadata.message_id)
+
     def confirm(self, node_id: int, message_id: str) -> None:
         """The node holds a message that it was given. It may be told late, when another one is on its way already."""
-        bundle = self._unconfirmed.get(node_id)
-        if bundle is not None and bundle.messages[0][0].metadata.message_id == message_id:
+        if message_id and self.unconfirmed(node_id) == message_id:
             del self._unconfirmed[node_id]
             self._superlink.confirm(message_id)
 
@@ -156,8 +160,7 @@ class Exchange:
             node_id = self._node_of.pop(message_id, None)
             if node_id is not None:
                 self.handed_out(node_id, message_id)
-                unconfirmed = self._unconfirmed.get(node_id)
-                if unconfirmed is not None and unconfirmed.messages[0][0].metadata.message_id == message_id:
+                if self.unconfirmed(node_id) == message_id:
                     del self._unconfirmed[node_id]
             self._complete.pop(message_id, None)
             self._under_way.discard(message_id)

@@ -191,15 +191,20 @@ class RoundLog:
         """The first byte of the message leaves the server (again, if the response before broke)."""
         task = self._tasks.get(message_id)
         if task is not None:
-            if task.downlink_start_ns is not None:
-                start, end = on_server(task.downlink_start_ns), on_server(raw_ns)
-                self._rows.write(task, "downlink", start, end, status="failed", detail="the client asked again")
+            self.downlink_broke(task, raw_ns, "the client asked again")
             task.attempt += 1
             if task.attempt == 1:
                 self._rows.write(task, "queue", on_server(task.ready_ns), on_server(raw_ns))
             task.state, task.downlink_start_ns, task.downlink_payload_bytes = "downlink", raw_ns, payload_bytes
             self.stage = "downlink"
         return task
+
+    def downlink_broke(self, task: Task, raw_ns: int, reason: str) -> None:
+        """The message that was sent, if there was one, has not come whole to the client."""
+        if task.downlink_start_ns is not None:
+            start, end = on_server(task.downlink_start_ns), on_server(raw_ns)
+            self._rows.write(task, "downlink", start, end, status="failed", detail=reason)
+            task.downlink_start_ns, task.state = None, "downlink"
 
     def downlink_sent(self, task: Task) -> None:
         """The last byte was handed to the kernel; the client's own stamp says when it arrived."""

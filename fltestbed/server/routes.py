@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from fltestbed.client.transport import ATTEMPT_HEADER, CONNECT_HEADER, FIRST_SEND_HEADER, REPLY_TO_HEADER
+from fltestbed.client.transport import ATTEMPT_HEADER, CONNECT_HEADER, FIRST_SEND_HEADER, MOST_REASON, REPLY_TO_HEADER
 from fltestbed.clock import Clock
 from fltestbed.errors import TestbedError
 from fltestbed.flower.bundle import Bundle, BundleError, Packing, encode_head
@@ -44,6 +44,7 @@ from fltestbed.server.roster import JoinRefused, NotJoined, Roster
 from fltestbed.server.rounds import RoundLog
 from fltestbed.server.tasks import ROWS_A_SECOND, Client, Task, WireBytes
 from fltestbed.server.transfers import TransferLog
+from fltestbed.text import printable
 
 PREFIX = "/v1/fltestbed"
 MOST_ATTEMPTS = 1000
@@ -172,11 +173,13 @@ class Routes:
         return JSONResponse(self._exchange.farewell) if self._exchange.finished.is_set() else Response(status_code=204)
 
     async def _told(self, request: Request, node_id: int) -> str:
-        """Take what a request for work tells beside its purpose, which is not kept while that is held; returns which message
-        the client holds.
+        """Take what a request tells beside its purpose, and keep nothing of it while it is held; returns which message the
+        client holds.
         """
         facts = await json_object(request)
         self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
+        if "damage" in facts:
+            self._take_damage(node_id, printable(str(facts["damage"]), MOST_REASON))
         return str(facts.get("holds", ""))
 
     async def _push(self, request: Request, node_id: int) -> Response:
@@ -196,19 +199,17 @@ class Routes:
                     self._transfers.uplink_began(task, attempt, receive_ns)
             received = await self._replies.receive(request, reply_to, self._roster.largest_message_bytes)
             bundle, send_ns, end_ns, end_uncertainty_ns = received
-        except ClientDisconnect:
+            _check_reply(bundle, reply_to, node_id)
+            self._exchange.confirm(node_id, reply_to)
+            accepted = self._exchange.accept(bundle)
+        except (BundleError, ClientDisconnect) as problem:
+            reason = str(problem) or connection_of(request).ended or "the request ended early"
+            if isinstance(problem, BundleError):
+                client.warn(f"its reply cannot be read: {reason}", self._clock.raw_ns())
             if task is not None and task.is_measured:
-                reason, read_bytes = connection_of(request).ended or "the request ended early", request.state.read_bytes
+                read_bytes = getattr(request.state, "read_bytes", 0)
                 self._transfers.uplink_broke(task, attempt, receive_ns, self._clock.raw_ns(), read_bytes, reason)
             raise
-        if len(bundle.messages) != 1:
-            raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
-        message = bundle.messages[0][0]
-        metadata = message.metadata
-        if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
-            raise BundleError("the reply is not this client's answer to the message that it names")
-        self._exchange.confirm(node_id, reply_to)
-        accepted = self._exchange.accept(bundle)
         await asyncio.sleep(0)  # whoever waits for the reply goes first; what follows is for the records
         if accepted and task is not None and task.uplink_end_ns is None:
             task.uplink_end_uncertainty_ns = end_uncertainty_ns
@@ -216,6 +217,7 @@ class Routes:
                 wire = self._transfers.uplink_arrived(
                     task, receive_ns, end_ns, bundle.payload_bytes, connection_of(request), attempt
                 )
+                message = bundle.messages[0][0]
                 error = message.error.reason[:300] if message.HasField("error") else None
                 stamps = {"send_raw_ns": send_ns, "connect_ns": _number(request, CONNECT_HEADER)}
                 stamps |= {"first_send_raw_ns": _number(request, FIRST_SEND_HEADER)}
@@ -228,8 +230,7 @@ class Routes:
         return StampedAnswer({"server_end_raw_ns": end_ns, "server_end_uncertainty_ns": end_uncertainty_ns}, self._clock)
 
     async def _leave(self, request: Request, node_id: int) -> Response:
-        facts = await json_object(request)
-        self._take_late(self._roster[node_id], facts, request.scope["fltestbed.receive_ns"])
+        await self._told(request, node_id)
         self._roster.leave(node_id)
         return JSONResponse({})
 
@@ -243,6 +244,15 @@ class Routes:
             self._log.disbelieved(task, end_ns, str(problem))
         else:
             self._log.replied(task, facts, end_ns, payload_bytes, wire)
+
+    def _take_damage(self, node_id: int, reason: str) -> None:
+        """A client cannot read the message that it was sent last: this attempt has failed, whether or not it asks again."""
+        now_ns = self._clock.raw_ns()
+        self._roster[node_id].warn(f"the message that it was sent cannot be read there: {reason}", now_ns)
+        task = self._log.task_of(self._exchange.unconfirmed(node_id))
+        if task is not None:
+            self._log.downlink_broke(task, now_ns, reason)
+            self._transfers.downlink_broke(task, reason)
 
     def _take_late(self, client: Client, told: dict[str, Any], told_ns: int) -> None:
         """Take what a request tells beside its purpose; what cannot be true is said once and left out."""
@@ -319,6 +329,15 @@ class _Downlink(Response):
         if task is not None and connection.ended is None:  # else uvicorn has thrown away what was given to it since
             routes._transfers.downlink_sent(task, end_ns, connection)
             routes._log.downlink_sent(task)
+
+
+def _check_reply(bundle: Bundle, reply_to: str, node_id: int) -> None:
+    """Check that a bundle is one reply, of that node to that message."""
+    if len(bundle.messages) != 1:
+        raise BundleError(f"{len(bundle.messages)} messages in a reply; exactly one is allowed")
+    metadata = bundle.messages[0][0].metadata
+    if metadata.src_node_id != node_id or metadata.reply_to_message_id != reply_to:
+        raise BundleError("the reply is not this client's answer to the message that it names")
 
 
 def _number(request: Request, name: str) -> int | None:

@@ -3,8 +3,9 @@
 The server's part is known when the exchange ends; the client's comes with its reply (downlink) or with the request after it
 (uplink). A row is written when both are there, or when the round is over and the client's part never came.
 
-An attempt that failed is a row of its own. Of a downlink it is written by the server, which sent, when the client asks
-again or the round goes on without it; of an uplink when the client tells of it, or, if it does not, by what the server saw.
+An attempt that failed is a row of its own. Of a downlink it is written by the server, which sent, when the client cannot
+read the message or asks again, or the round goes on without it; of an uplink when the client tells of it, or else by what
+the server saw.
 """
 
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class TransferLog:
         if open_ is not None and open_.connection is connection:
             open_.row["server_end_raw_ns"] = end_ns
 
+    def downlink_broke(self, task: Task, reason: str) -> None:
+        """The client cannot read the message that it was sent."""
+        self._close(task, "downlink", reason)
+
     def uplink_began(self, task: Task, attempt: int, start_ns: int) -> None:
         """A reply begins to arrive, unless it is there already and its answer alone was lost."""
         there = self._open.get((task.message_id, "uplink"))
@@ -65,7 +70,7 @@ class TransferLog:
             self._open[task.message_id, "uplink"] = _Open(row, task.ready_ns)
 
     def uplink_broke(self, task: Task, attempt: int, start_ns: int, end_ns: int, read_bytes: int, reason: str) -> None:
-        """A reply was read in part; the attempt after it may have begun already."""
+        """A reply was read in part, or cannot be read; the attempt after it may have begun already."""
         open_ = self._open.get((task.message_id, "uplink"))
         if open_ is None:
             return  # the round went on without it

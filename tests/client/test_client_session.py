@@ -1,6 +1,7 @@
 """What a client decides by itself: how long it tries, whom it trusts, what it says for a trainer that died."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -13,11 +14,11 @@ from fltestbed.client.interface import check_interface
 from fltestbed.client.introduction import Introduction
 from fltestbed.client.path import ServerPath
 from fltestbed.client.session import Session, _Work
-from fltestbed.client.trainer import Order, Result, Trainer
+from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.apps import App, pack_app, pack_installed_app
-from fltestbed.flower.bundle import decode, encode_head
+from fltestbed.flower.bundle import BundleError, decode, encode_head
 from tests.flower.flower_messages import instruction, raw
 from tests.flower.tiny_app import write_app
 
@@ -92,6 +93,9 @@ def test_a_message_is_let_go_before_the_next_one_comes(tmp_path: Path) -> None:
         def send(self, parcel: Parcel, result: Result) -> None:
             """Nobody is there."""
 
+        def reject(self, reason: str) -> None:
+            """Nothing is wrong."""
+
     work = make_work(tmp_path)
     work._trainer = cast(Trainer, SimpleNamespace(work=lambda *_: Result("", {}, b"")))
     work._serve(Carrier())
@@ -114,3 +118,53 @@ def test_an_error_reply_is_dated_on_the_servers_clock(tmp_path: Path) -> None:
     past = Clock(wall_ns=lambda: SYSTEM_CLOCK.wall_ns() - YEAR_NS)
     _, reply = error_reply(make_work(tmp_path, past, YEAR_NS / 1e9 + 3600))
     assert reply.metadata.created_at == pytest.approx(SYSTEM_CLOCK.wall_ns() / 1e9 + 3600, abs=5)
+
+
+class Rejecting:
+    """A carrier that notes what is rejected, and why."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def receive(self) -> Parcel | None:
+        """Nothing comes."""
+
+    def send(self, parcel: Parcel, result: Result) -> None:
+        """Nothing is to be sent."""
+        raise AssertionError(result.facts)
+
+    def reject(self, reason: str) -> None:
+        """Keep the reason."""
+        self.reasons.append(reason)
+
+
+class Unwilling:
+    """A trainer that cannot work."""
+
+    def __init__(self, problem: Exception) -> None:
+        self._problem = problem
+
+    def work(self, *_: Any) -> Result:
+        """Fail."""
+        raise self._problem
+
+    def kill(self) -> None:
+        """It is none."""
+
+    wait_ready = kill
+
+
+@pytest.mark.usefixtures("_identity")
+@pytest.mark.parametrize(
+    "problem", [BundleError("object 01... does not have the hash that it is named by"), TrainerFailed("it died")], ids=repr
+)
+def test_a_message_that_cannot_be_read_is_rejected(tmp_path: Path, problem: Exception) -> None:
+    """Whether the trainer says so, or died of it: nothing is sent in the message's place."""
+    work, carrier = make_work(tmp_path), Rejecting()
+    work._session = replace(work._session, trainer=lambda _: cast(Trainer, Unwilling(problem)))
+    work._trainer = cast(Trainer, Unwilling(problem))
+    damaged = bytearray(raw(instruction(7)))
+    damaged[-1] ^= 1
+    work._answer(carrier, Parcel(damaged, 3, 4000))
+    (reason,) = carrier.reasons
+    assert "does not have the hash that it is named by" in reason

@@ -22,7 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
 from fltestbed.errors import TestbedError
 from fltestbed.flower.apps import App, pack_app
-from fltestbed.flower.bundle import decode, encode_head
+from fltestbed.flower.bundle import BundleError, decode, encode_head
 from tests.flower.flower_messages import instruction, raw, tensors
 from tests.flower.tiny_app import write_app
 from tests.waiting import wait_until
@@ -116,6 +116,26 @@ def test_an_app_that_raises_is_an_error_reply(trainer: Trainer) -> None:
     assert "cannot evaluate" in str(reply_in(evaluated).error.reason)
     assert evaluated.facts["spans"][0]["phase"] == "evaluate"
     assert not reply_in(trainer.work(message(), 0.0, TIMEOUT_S)).has_error()
+
+
+def test_a_message_that_cannot_be_read_costs_no_trainer(trainer: Trainer) -> None:
+    """It says why, and answers the next one. Of one that is said to be checked no hash is looked at again."""
+    damaged = bytearray(message())
+    data = message_data(damaged)
+    damaged[data] ^= 1
+    with pytest.raises(BundleError, match=r"object .* does not have the hash that it is named by"):
+        trainer.work(bytes(damaged), 0.0, TIMEOUT_S)
+    believed = reply_in(trainer.work(bytes(damaged), 0.0, TIMEOUT_S, is_checked=True))
+    assert metrics_of(believed)["calls"] == 1
+    with pytest.raises(BundleError, match="not a bundle"):
+        trainer.work(b"FLB2" + bytes(damaged[4:]), 0.0, TIMEOUT_S, is_checked=True)
+    after = metrics_of(reply_in(trainer.work(message(), 0.0, TIMEOUT_S)))
+    assert (after["calls"], after["pid"]) == (2, trainer.pid)
+
+
+def message_data(bundle: bytearray) -> int:
+    """Where the bytes of its first tensor stand in a bundle, past their head in numpy's format."""
+    return bundle.index(tensors(2)["layer0"].tobytes())
 
 
 def test_a_killed_trainer_is_a_symptom(trainer: Trainer) -> None:
