@@ -33,9 +33,8 @@ from fltestbed.errors import TestbedError
 from fltestbed.scratch import scratch_folder
 
 CLIENT_PROCESSES = 2
-KEEP_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""For glibc in those processes: a client on a host of its own keeps the memory of a message for the next one. Fifty threads
-share sixteen arenas, which give it back and take it anew, page by page."""
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""For glibc in those processes: with arenas of their own fifty threads would keep fifty times what a client keeps."""
 SERVER, SERVER_APP = "superlink", "serverapp"
 ROUND_TIMEOUT_S = 60.0
 
@@ -173,7 +172,7 @@ def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> _S
         )
         names.append(f"clients-{first}")
         program = [sys.executable, "-m", "fltestbed.bench.light", order.to_json()]
-        processes.start(here.clients[0], names[-1], program, os.environ | KEEP_MEMORY)
+        processes.start(here.clients[0], names[-1], program, os.environ | ONE_ARENA)
     watch = Watch(SYSTEM_CLOCK, with_sharing=False)
     watch.add(SERVER, processes.pid("server"))
     processes.wait_until(
