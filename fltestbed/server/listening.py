@@ -13,6 +13,7 @@ from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.config import Experiment
 from fltestbed.errors import HostError, TestbedError
 from fltestbed.flower.superlink import Superlink
+from fltestbed.server.bounds import HEAD_S
 from fltestbed.server.guests import Listener
 from fltestbed.server.protocol import protocol
 from fltestbed.server.sparing import spared
@@ -55,7 +56,8 @@ async def http_server(
     """Serve the SuperLink on one socket; a second one leaves its start and end (`lifespan`) to the first."""
     config = uvicorn.Config(
         superlink.app,
-        http=protocol(experiment.congestion_control, experiment.server.round_deadline_s),
+        # The round's deadline closes an upload first, and knows why it did not come.
+        http=protocol(experiment.congestion_control, experiment.server.round_deadline_s + HEAD_S),
         ws="none",
         log_level="error",  # a request that is none is nobody's to mend here
         access_log=False,
