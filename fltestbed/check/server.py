@@ -75,7 +75,7 @@ def check_gnb_log(path: Path, clock: Clock) -> Said:
     """Whether the log that is to be read into radio.csv is there, can be read, and grows."""
     try:
         with path.open("rb"):
-            still_s = max(0.0, clock.wall_ns() / 1e9 - path.stat().st_mtime)
+            still_s = max(0, clock.wall_ns() - path.stat().st_mtime_ns) / 1e9
     except OSError as problem:
         advice = (
             "start the gNB first, with its log in a file that this user may read; without it radio.csv has no rows of it"
