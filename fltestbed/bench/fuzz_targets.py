@@ -41,7 +41,7 @@ from fltestbed.flower.fleet import (
     pulled_message,
     pushed_object,
 )
-from fltestbed.flower.node import server_time_s
+from fltestbed.flower.node_key import server_time_s
 from fltestbed.flower.quantisation import Codec, CompressionError, squares
 from fltestbed.flower.quantisation import decode as whole
 from fltestbed.flower.strategy_state import NotCovered, restore, snapshot

@@ -12,7 +12,8 @@ from fltestbed.client.path import ServerPath
 from fltestbed.client.transport import ServerConnection, SessionLost, refuse
 from fltestbed.clock import Clock
 from fltestbed.errors import HostError, ServerNotTrusted, ServerRefused, ServerUnreachable
-from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.flower.node import FleetNode
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.trust import ServerTrust, why_not_trusted
 

@@ -30,7 +30,7 @@ from fltestbed.client.response import MOST_BYTES, MOST_CONTROL_BYTES, read_body
 from fltestbed.client.tls_socket import TlsSocket
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
-from fltestbed.flower.node import NodeKey
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.kernel_stamps import StampedSocket
 from fltestbed.measure.tcp import TcpSnapshot, congestion_control, set_congestion_control, tcp_snapshot
 from fltestbed.text import printable

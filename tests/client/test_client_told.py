@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fltestbed.client.told import MessageFacts, ReplyEnd, ServerStamps, read_told
 from fltestbed.errors import ServerRefused
-from fltestbed.flower.node import server_time_s
+from fltestbed.flower.node_key import server_time_s
 
 bounded = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 STAMPS = {"server_receive_raw_ns": 5, "server_send_raw_ns": 6}

@@ -14,7 +14,7 @@ from fltestbed.client.told import ServerStamps, read_told
 from fltestbed.client.transport import CONNECT_HEADER, START_BYTES, Reply, ServerConnection, refuse
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
-from fltestbed.flower.node import NodeKey
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.server.late_facts import read_late_facts
 
 TIMEOUT_S = 5.0

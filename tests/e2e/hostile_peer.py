@@ -21,7 +21,8 @@ import fltestbed.flower  # noqa: F401  # first: it switches Flower's telemetry o
 from fltestbed.client.transport import REPLY_TO_HEADER, ServerConnection
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import TestbedError
-from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.flower.node import FleetNode
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.host import toolkit_versions
 
 TIMEOUT_S = 5.0

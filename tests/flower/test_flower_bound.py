@@ -15,7 +15,8 @@ from httpcore._backends.sync import SyncStream
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.errors import ServerUnreachable
 from fltestbed.flower.bound import BoundBackend, bound_client
-from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.flower.node import FleetNode
+from fltestbed.flower.node_key import NodeKey
 from tests.waiting import wait_until
 
 

@@ -13,7 +13,8 @@ from fltestbed.client.transport import CONNECT_HEADER, PREFIX, REPLY_TO_HEADER, 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower.bundle import Bundle, decode, encode_head
-from fltestbed.flower.node import FleetNode, NodeKey
+from fltestbed.flower.node import FleetNode
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.trust import ServerTrust
 from tests.flower.flower_messages import answer

@@ -16,7 +16,7 @@ from fltestbed.client.transport import PREFIX
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused
 from fltestbed.flower import superlink
-from fltestbed.flower.node import NodeKey
+from fltestbed.flower.node_key import NodeKey
 from tests.server.lab import Lab, Running
 from tests.server.pi import TIMEOUT_S, Pi, assert_alive, header_text, raw_request
 

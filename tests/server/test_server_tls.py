@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.bundle import read_prologue
-from fltestbed.flower.node import NodeKey
+from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.folder import CertificateFolder
 from fltestbed.security.node_keys import read_registered
