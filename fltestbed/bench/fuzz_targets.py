@@ -32,7 +32,7 @@ from fltestbed.client.told import MessageFacts, ReplyEnd, ServerStamps, read_tol
 from fltestbed.errors import ConfigError, RunFolderError, ServerRefused
 from fltestbed.flower.agreement import Agreement
 from fltestbed.flower.apps import inspect, pack_installed_app, set_identity
-from fltestbed.flower.bundle import Bundle, BundleError, decode, read_prologue
+from fltestbed.flower.bundle import Bundle, BundleError, decode, read_head
 from fltestbed.flower.fleet import (
     FleetError,
     announced_reply,
@@ -71,7 +71,7 @@ class Target:
 def read_bundle(data: bytes) -> None:
     """A bundle, to the messages in it. Its hashes are not checked: a fuzzer would never get past them."""
     with suppress(BundleError):
-        read_prologue(data)
+        read_head(data)
     with suppress(BundleError):
         decode(data)
     with suppress(BundleError):

@@ -26,7 +26,7 @@ from fltestbed.client import trainer
 from fltestbed.client.session import Session
 from fltestbed.client.worker import Worker
 from fltestbed.flower.apps import client_context
-from fltestbed.flower.bundle import decode
+from fltestbed.shared_buffer import BufferPair
 
 CLIENT_APP = "fltestbed.bench.light:client_app"
 REACH_TIMEOUT_S = 60.0
@@ -63,13 +63,17 @@ class LightTrainer(trainer.Trainer):
 
     def __init__(self, order: trainer.Order) -> None:
         self._worker = Worker(client_app, client_context(order.app, order.node_id, order.node_config), order.compression)
+        self._buffers = BufferPair.make()
 
     def wait_ready(self, timeout_s: float = trainer.START_TIMEOUT_S) -> None:
         """It is ready."""
 
+    def take(self, bundle: bytes | bytearray) -> None:
+        """Take the message that is to be answered next."""
+        self._length = self._buffers.to_child.write([bundle])
+
     def work(
         self,
-        bundle: bytes | bytearray,
         wall_offset_s: float,
         timeout_s: float,  # noqa: ARG002  # Trainer's signature
         meanwhile: Callable[[], None] | None = None,  # noqa: ARG002  # Trainer's signature
@@ -77,11 +81,11 @@ class LightTrainer(trainer.Trainer):
         is_measured: bool = True,
         is_checked: bool = False,
     ) -> trainer.Result:
-        """Let the app answer one message, when no other client of the process is at it; nothing is done meanwhile."""
+        """Let the app answer the message that was taken, when no other client of the process is at one."""
         with _turn:
-            message = decode(bundle, verify=not is_checked).inflate()[0]
-            facts, chunks = self._worker.answer_message(message, wall_offset_s, is_measured)
-            return trainer.Result(facts.pop("message_id"), facts, b"".join(chunks))
+            facts, chunks = self._worker.answer(self._buffers.to_child, self._length, wall_offset_s, is_measured, is_checked)
+            reply = self._buffers.to_parent
+            return trainer.Result(facts.pop("message_id"), facts, reply.read(reply.write(chunks)))
 
     def become(self, run_id: int, node_id: int) -> None:
         """Be another node of another run."""
@@ -93,10 +97,10 @@ class LightTrainer(trainer.Trainer):
         return os.getpid()
 
     def stop(self) -> None:
-        """There is nothing to stop."""
+        """There is no process to stop."""
+        self._buffers.close()
 
-    def kill(self) -> None:
-        """There is nothing to stop."""
+    kill = stop
 
 
 @dataclass(frozen=True)

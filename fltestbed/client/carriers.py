@@ -11,8 +11,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
+
+from flwr.app import Message
 
 from fltestbed.client.stamps import LateStamps
 from fltestbed.client.told import MessageFacts, ReplyEnd, read_told
@@ -30,7 +32,7 @@ from fltestbed.client.transport import (
 )
 from fltestbed.clock import Clock
 from fltestbed.errors import ServerRefused, ServerUnreachable
-from fltestbed.flower.bundle import BundleError, decode, encode_head, read_prologue
+from fltestbed.flower.bundle import BundleError, decode, encode_head, read_head
 from fltestbed.flower.node import MOST_TRIES, FleetNode, MessageGone
 
 log = logging.getLogger("fltestbed")
@@ -40,27 +42,38 @@ SILENCE_S = 30.0
 """Beyond the time that the server may hold a request: after so long without a byte the connection is given up."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parcel:
     """A message that has come whole.
 
     Attributes
     ----------
     data : bytes
-        The message as a bundle.
+        The message as a bundle; empty once it has been taken.
+    head : Message
+        The message without its content.
+    about : MessageFacts
+        What the server says of it.
     first_ns, end_ns : int
         Client's clock when its first bytes had come, and its last byte.
     pulled : Reply or None
-        The exchange that brought it, where it was one.
+        The exchange that brought it, where it was one; without its body.
     is_checked : bool
         Whether its objects have been checked against their hashes while they came.
     """
 
     data: bytes | bytearray
+    head: Message
+    about: MessageFacts
     first_ns: int
     end_ns: int
     pulled: Reply | None = None
     is_checked: bool = False
+
+    def take(self) -> bytes | bytearray:
+        """The message as a bundle, of which nothing is held here any more."""
+        data, self.data = self.data, b""
+        return data
 
 
 class Carrier(Protocol):
@@ -248,17 +261,18 @@ class BundleCarrier:
                 _check_farewell(reply)
                 return None
             try:
-                about = _about(reply.body)
+                prologue, head = read_head(reply.body)
+                about = read_told(MessageFacts, prologue)
             except (BundleError, ServerRefused) as error:
                 self.reject(str(error))
                 continue
             self._switch(about.measured)
-            return Parcel(reply.body, reply.first_ns, reply.end_ns, reply)
+            return Parcel(reply.body, head, about, reply.first_ns, reply.end_ns, replace(reply, body=bytearray()))
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply, with everything that is known of the message's way so far in its prologue."""
         self._holds, self._rejected = result.message_id, 0
-        about = _about(parcel.data)
+        about = parcel.about
         if parcel.pulled is not None:
             self._late.clock_sample("pull", parcel.pulled, about)
             self._late.downlink(result.message_id, parcel.pulled)
@@ -299,10 +313,6 @@ class BundleCarrier:
         if self._rejected >= MOST_TRIES:
             raise _unreadable(reason)
         log.warning("a message came damaged: %s; asking the server for it again", reason)
-
-
-def _about(data: bytes | bytearray) -> MessageFacts:
-    return read_told(MessageFacts, read_prologue(data))
 
 
 class ObjectsCarrier:
@@ -352,7 +362,12 @@ class ObjectsCarrier:
             except MessageGone as gone:
                 log.warning("%s", gone)
                 continue
-            return Parcel(b"".join(bundle.encode()), first_ns, self._clock.raw_ns(), is_checked=True)
+            data = b"".join(bundle.encode())
+            try:
+                _, head = read_head(data)
+            except BundleError as error:
+                self.reject(str(error))
+            return Parcel(data, head, about, first_ns, self._clock.raw_ns(), is_checked=True)
 
     def send(self, parcel: Parcel, result: Result) -> None:
         """Push the reply's objects; what the client knows of its way follows with the next request."""
@@ -370,7 +385,7 @@ class ObjectsCarrier:
         if end_ns is not None:
             self._late.objects(result.message_id, "uplink", send_ns, end_ns)
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str) -> NoReturn:
         """Each object has come as the server has it, so to pull them again is of no use."""
         self._late.damage(reason)
         raise _unreadable(reason)

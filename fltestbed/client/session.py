@@ -35,7 +35,7 @@ from fltestbed.collector import keep_what_is_there
 from fltestbed.errors import ConfigError, ServerRefused
 from fltestbed.flower import keep_quiet
 from fltestbed.flower.apps import App, error_reply, inspect, set_creation_time, set_identity
-from fltestbed.flower.bundle import Bundle, BundleError, decode
+from fltestbed.flower.bundle import Bundle, BundleError
 from fltestbed.flower.compression import Compression
 from fltestbed.flower.quantisation import Codec
 from fltestbed.measure.host import boot_id, describe_host
@@ -331,8 +331,8 @@ class _Work:
     def _answer(self, carrier: Carrier, parcel: Parcel) -> None:
         """Let the trainer answer and send what it made; one that failed is replaced. What cannot be read is rejected."""
         try:
+            self._trainer.take(parcel.take())
             result = self._trainer.work(
-                parcel.data,
                 self._key.wall_offset_s,
                 self._trainer_limit_s,
                 self._keep_warm,
@@ -346,12 +346,7 @@ class _Work:
             log.warning("%s: %s", self._session.name, failure)
             self._trainer.kill()
             self._start_trainer()
-            try:
-                reply = self._error_reply(parcel, str(failure))
-            except BundleError as damage:  # it may be what the trainer failed of
-                carrier.reject(str(damage))
-            else:
-                carrier.send(parcel, reply)
+            carrier.send(parcel, self._error_reply(parcel, str(failure)))
             self._trainer.wait_ready()
         else:
             carrier.send(parcel, result)
@@ -365,12 +360,11 @@ class _Work:
     def _error_reply(self, parcel: Parcel, reason: str) -> Result:
         now_ns = self._session.clock.raw_ns()
         set_identity(self._order.app.run_id, self._order.node_id)
-        message = decode(parcel.data, verify=not parcel.is_checked).inflate()[0]
-        reply = error_reply(message, reason, crashed=True)
-        set_creation_time(reply, message, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
+        reply = error_reply(parcel.head, reason, crashed=True)
+        set_creation_time(reply, parcel.head, self._session.clock.wall_ns() / 1e9 + self._key.wall_offset_s)
         bundle = Bundle.of([reply])
         facts = {
             "called_raw_ns": parcel.end_ns, "returned_raw_ns": now_ns, "error": reason[:300],
             "spans": [{"phase": "train", "start_raw_ns": parcel.end_ns, "end_raw_ns": now_ns, "detail": reason}],
         }  # fmt: skip
-        return Result(message.metadata.message_id, facts, b"".join(bundle.encode()[1:]))
+        return Result(parcel.head.metadata.message_id, facts, b"".join(bundle.encode()[1:]))

@@ -106,9 +106,12 @@ class Trainer:
         if answer.get("error"):
             raise TestbedError(f"the app cannot be started on this client: {answer['error']}")
 
+    def take(self, bundle: bytes | bytearray) -> None:
+        """Take the message that is to be answered next; the caller need not hold it any more."""
+        self._length = self._buffers.to_child.write([bundle])
+
     def work(
         self,
-        bundle: bytes | bytearray,
         wall_offset_s: float,
         timeout_s: float,
         meanwhile: Callable[[], None] | None = None,
@@ -116,7 +119,7 @@ class Trainer:
         is_measured: bool = True,
         is_checked: bool = False,
     ) -> Result:
-        """Let the app answer one message; `meanwhile` is called each `every_s` seconds until it has.
+        """Let the app answer the message that was taken; `meanwhile` is called each `every_s` seconds until it has.
 
         Of a message that `is_checked` the objects have the hashes that they are named by, and nobody looks again.
 
@@ -128,7 +131,7 @@ class Trainer:
             The message cannot be read.
         """
         order = {"wall_offset_s": wall_offset_s, "measured": is_measured, "checked": is_checked}
-        self._send(json.dumps({**order, "length": self._buffers.to_child.write([bundle])}).encode())
+        self._send(json.dumps({**order, "length": self._length}).encode())
         facts = json.loads(self._receive(timeout_s, meanwhile, every_s))
         if "unreadable" in facts:
             raise BundleError(facts["unreadable"])

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context
 from flwr.clientapp import ClientApp
 
 from fltestbed.clock import SYSTEM_CLOCK
@@ -93,12 +93,6 @@ class Worker:
         """
         message = decode(message_buffer.read(length), verify=not is_checked).inflate(self._compression.most_bytes)[0]
         message_buffer.free()
-        return self.answer_message(message, wall_offset_s, is_measured)
-
-    def answer_message(
-        self, message: Message, wall_offset_s: float, is_measured: bool = True
-    ) -> tuple[dict[str, Any], list[Piece]]:
-        """Answer a message that has been read; returns what `answer` does."""
         spans: list[Span] = []
         with listening(spans.append) if is_measured else contextlib.nullcontext():
             called_ns = SYSTEM_CLOCK.raw_ns()

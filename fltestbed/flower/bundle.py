@@ -200,14 +200,14 @@ class Packing:
         return [encode_messages(bundle.messages), *self._content, *coalesce(encode_objects([root]))]
 
 
-def read_prologue(data: Piece | bytearray) -> dict[str, Any]:
-    """The prologue of a bundle, without reading what follows.
+def read_head(data: Piece | bytearray) -> tuple[dict[str, Any], Message]:
+    """The prologue of a bundle and its first message without content; what follows is not read, and nothing of `data` kept.
 
     Raises
     ------
     BundleError
     """
-    reading = _Reading(_read_prologue())
+    reading = _Reading(_read_head())
     reading.feed(data)
     return reading.result()
 
@@ -320,28 +320,16 @@ class _Reading(Generic[T]):
 
 
 def _read(verify: bool) -> _Steps[Bundle]:
-    prologue = yield from _read_prologue()
-    count = prologue.pop("messages", None)
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_MESSAGES:
-        raise BundleError("the prologue does not say how many messages follow")
+    prologue, count = yield from _read_prologue()
     messages = []
     for _ in range(count):
-        message = ProtoMessage()
-        tree = ObjectTree()
-        for part, most in ((message, MOST_MESSAGE_BYTES), (tree, MAX_TREE_BYTES)):
-            (length,) = _U32.unpack((yield _U32.size, False)[0])
-            if length > most:
-                raise BundleError(f"a part of {length} bytes; at most {most} are allowed")
-            data, _ = yield length, False
-            try:
-                part.ParseFromString(bytes(data))
-            except DecodeError as error:
-                raise BundleError(f"a message or its tree cannot be parsed: {error}") from error
+        message = yield from _read_part(ProtoMessage(), MOST_MESSAGE_BYTES)
+        tree = yield from _read_part(ObjectTree(), MAX_TREE_BYTES)
         if not (message.HasField("content") or message.HasField("error")):
             raise BundleError("a message has neither content nor an error")
         if message.metadata.message_id != tree.object_id:
             raise BundleError("a message is not the root of its object tree")
-        _check_metadata(message)
+        _to_message(message)
         messages.append((message, tree))
     trees = [tree for _, tree in messages]
     return Bundle(prologue, tuple(messages), (yield from (_read_checked(trees) if verify else _read_believed(trees))))
@@ -370,15 +358,38 @@ def _read_believed(trees: list[ObjectTree]) -> _Steps[dict[str, Content]]:
     return objects
 
 
-def _check_metadata(message: ProtoMessage) -> None:
+def _read_head() -> _Steps[tuple[dict[str, Any], Message]]:
+    prologue, count = yield from _read_prologue()
+    if count == 0:
+        raise BundleError("no message follows the prologue")
+    return prologue, _to_message((yield from _read_part(ProtoMessage(), MOST_MESSAGE_BYTES)))
+
+
+P = TypeVar("P", ProtoMessage, ObjectTree)
+
+
+def _read_part(part: P, most_bytes: int) -> _Steps[P]:
+    (length,) = _U32.unpack((yield _U32.size, False)[0])
+    if length > most_bytes:
+        raise BundleError(f"a part of {length} bytes; at most {most_bytes} are allowed")
+    data, _ = yield length, False
+    try:
+        part.ParseFromString(bytes(data))
+    except DecodeError as error:
+        raise BundleError(f"a message or its tree cannot be parsed: {error}") from error
+    return part
+
+
+def _to_message(proto: ProtoMessage) -> Message:
     """Refuse what Flower cannot make a message of, for example a type that is none."""
     try:
-        message_from_proto(message)
+        return message_from_proto(proto)
     except Exception as error:
         raise BundleError(f"a message cannot be read: {printable(str(error) or type(error).__name__, 200)}") from error
 
 
-def _read_prologue() -> _Steps[dict[str, Any]]:
+def _read_prologue() -> _Steps[tuple[dict[str, Any], int]]:
+    """The prologue, and how many messages it announces."""
     magic, _ = yield len(MAGIC), False
     if magic != MAGIC:
         raise BundleError("not a bundle: the first four bytes differ")
@@ -392,4 +403,7 @@ def _read_prologue() -> _Steps[dict[str, Any]]:
         raise BundleError(f"the prologue is not JSON: {error}") from error
     if not isinstance(prologue, dict):
         raise BundleError("the prologue is not a JSON object")
-    return prologue
+    count = prologue.pop("messages", None)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_MESSAGES:
+        raise BundleError("the prologue does not say how many messages follow")
+    return prologue, count

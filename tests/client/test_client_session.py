@@ -1,7 +1,6 @@
 """What a client decides by itself: how long it tries, whom it trusts, what it says for a trainer that died."""
 
 import weakref
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -14,11 +13,12 @@ from fltestbed.client.interface import check_interface
 from fltestbed.client.introduction import Introduction
 from fltestbed.client.path import ServerPath
 from fltestbed.client.session import Session, _Work
-from fltestbed.client.trainer import Order, Result, Trainer, TrainerFailed
+from fltestbed.client.told import MessageFacts
+from fltestbed.client.trainer import Order, Result, Trainer
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
 from fltestbed.flower.apps import App, pack_app, pack_installed_app
-from fltestbed.flower.bundle import BundleError, decode, encode_head
+from fltestbed.flower.bundle import BundleError, decode, encode_head, read_head
 from tests.flower.flower_messages import instruction, raw
 from tests.flower.tiny_app import write_app
 
@@ -63,10 +63,13 @@ def make_work(tmp_path: Path, clock: Clock = SYSTEM_CLOCK, wall_offset_s: float 
     )  # fmt: skip
 
 
+def parcel_of(data: bytes | bytearray) -> Parcel:
+    _, head = read_head(data)
+    return Parcel(data, head, MessageFacts(server_receive_raw_ns=1, server_send_raw_ns=2), 3, 4000)
+
+
 def error_reply(work: _Work) -> tuple[Any, Any]:
-    message = instruction(7)
-    parcel = Parcel(raw(message), 3, 4000)
-    result = work._error_reply(parcel, "the trainer was killed by SIGKILL")
+    result = work._error_reply(parcel_of(raw(instruction(7))), "the trainer was killed by SIGKILL")
     (reply,) = decode(encode_head({}, 1) + result.reply).inflate()
     return result.facts, reply
 
@@ -77,18 +80,22 @@ def _identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(TaskIdentity, name, value)
 
 
-def test_a_message_is_let_go_before_the_next_one_comes(tmp_path: Path) -> None:
-    """A client has one model's worth of them in memory, not two."""
+class Data(bytearray):
+    """One that can be looked for."""
+
+
+@pytest.mark.usefixtures("_identity")
+def test_a_message_is_let_go_as_soon_as_the_trainer_has_it(tmp_path: Path) -> None:
+    """Neither while the trainer works nor while the reply leaves has the client a second copy of the model."""
 
     class Carrier:
-        parcels: ClassVar[list[weakref.ref[Parcel]]] = []
+        messages: ClassVar[list[weakref.ref[Data]]] = []
 
         def receive(self) -> Parcel | None:
             """A message, and then another."""
-            assert all(former() is None for former in self.parcels)
-            parcel = Parcel(b"", 1, 2)
-            self.parcels.append(weakref.ref(parcel))
-            return parcel if len(self.parcels) <= 2 else None
+            data = Data(raw(instruction(7)))
+            self.messages.append(weakref.ref(data))
+            return parcel_of(data) if len(self.messages) <= 2 else None
 
         def send(self, parcel: Parcel, result: Result) -> None:
             """Nobody is there."""
@@ -96,10 +103,14 @@ def test_a_message_is_let_go_before_the_next_one_comes(tmp_path: Path) -> None:
         def reject(self, reason: str) -> None:
             """Nothing is wrong."""
 
+    def answer(*_: object) -> Result:
+        assert all(message() is None for message in Carrier.messages)
+        return Result("", {}, b"")
+
     work = make_work(tmp_path)
-    work._trainer = cast(Trainer, SimpleNamespace(work=lambda *_: Result("", {}, b"")))
+    work._trainer = cast(Trainer, SimpleNamespace(take=len, work=answer))
     work._serve(Carrier())
-    assert len(Carrier.parcels) == 3
+    assert len(Carrier.messages) == 3
 
 
 @pytest.mark.usefixtures("_identity")
@@ -139,32 +150,20 @@ class Rejecting:
 
 
 class Unwilling:
-    """A trainer that cannot work."""
+    """A trainer that cannot read what it has taken."""
 
-    def __init__(self, problem: Exception) -> None:
-        self._problem = problem
+    def take(self, bundle: bytes) -> None:
+        """Nothing of it is of use."""
 
     def work(self, *_: Any) -> Result:
         """Fail."""
-        raise self._problem
-
-    def kill(self) -> None:
-        """It is none."""
-
-    wait_ready = kill
+        raise BundleError("object 01... does not have the hash that it is named by")
 
 
 @pytest.mark.usefixtures("_identity")
-@pytest.mark.parametrize(
-    "problem", [BundleError("object 01... does not have the hash that it is named by"), TrainerFailed("it died")], ids=repr
-)
-def test_a_message_that_cannot_be_read_is_rejected(tmp_path: Path, problem: Exception) -> None:
-    """Whether the trainer says so, or died of it: nothing is sent in the message's place."""
+def test_a_message_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
+    """The trainer says so, and nothing is sent in the message's place."""
     work, carrier = make_work(tmp_path), Rejecting()
-    work._session = replace(work._session, trainer=lambda _: cast(Trainer, Unwilling(problem)))
-    work._trainer = cast(Trainer, Unwilling(problem))
-    damaged = bytearray(raw(instruction(7)))
-    damaged[-1] ^= 1
-    work._answer(carrier, Parcel(damaged, 3, 4000))
-    (reason,) = carrier.reasons
-    assert "does not have the hash that it is named by" in reason
+    work._trainer = cast(Trainer, Unwilling())
+    work._answer(carrier, parcel_of(raw(instruction(7))))
+    assert carrier.reasons == ["object 01... does not have the hash that it is named by"]

@@ -68,6 +68,11 @@ def message(server_round: int = 1, kind: str = "train", size: int = 8) -> bytes:
     return raw(made)
 
 
+def answered(trainer: Trainer, bundle: bytes, *how: Any, **more: Any) -> Result:
+    trainer.take(bundle)
+    return trainer.work(*how, **more)
+
+
 def reply_in(result: Result) -> Message:
     (reply,) = decode(b"".join([encode_head({}, 1), result.reply])).inflate()
     return reply
@@ -81,7 +86,7 @@ def metrics_of(reply: Message) -> MetricRecord:
 
 def test_a_trainer_answers_and_stays(trainer: Trainer) -> None:
     """Arrays times the run's factor of 3, the node's partition; the second call finds the state of the first."""
-    replies = [reply_in(trainer.work(message(), 0.0, TIMEOUT_S)) for _ in range(2)]
+    replies = [reply_in(answered(trainer, message(), 0.0, TIMEOUT_S)) for _ in range(2)]
     first, second = map(metrics_of, replies)
     assert (first["calls"], second["calls"]) == (1, 2)
     assert first["pid"] == second["pid"] == trainer.pid != os.getpid()
@@ -94,7 +99,7 @@ def test_a_trainer_answers_and_stays(trainer: Trainer) -> None:
 
 def test_a_trainer_stamps_the_call(trainer: Trainer) -> None:
     """An app that reports no span of its own gets one: the whole call, by the type of the message."""
-    facts = trainer.work(message(), 0.0, TIMEOUT_S).facts
+    facts = answered(trainer, message(), 0.0, TIMEOUT_S).facts
     (span,) = facts["spans"]
     assert facts["called_raw_ns"] <= span["start_raw_ns"] <= span["end_raw_ns"] <= facts["returned_raw_ns"]
     assert (span["phase"], span["detail"]) == ("train", "the whole call of the ClientApp")
@@ -102,20 +107,20 @@ def test_a_trainer_stamps_the_call(trainer: Trainer) -> None:
 
 def test_a_trainers_reply_is_dated_on_the_servers_clock(trainer: Trainer) -> None:
     """The offset that the network process has learnt is added to the wall clock."""
-    reply = reply_in(trainer.work(message(), -1000.0, TIMEOUT_S))
+    reply = reply_in(answered(trainer, message(), -1000.0, TIMEOUT_S))
     assert reply.metadata.created_at == pytest.approx(time.time() - 1000, abs=5)
     assert (reply.metadata.src_node_id, reply.metadata.run_id) == (7, 5)
 
 
 def test_an_app_that_raises_is_an_error_reply(trainer: Trainer) -> None:
     """The reason goes to the server, and the trainer is as good as before."""
-    failed = trainer.work(message(2), 0.0, TIMEOUT_S)
+    failed = answered(trainer, message(2), 0.0, TIMEOUT_S)
     assert reply_in(failed).has_error()
     assert "no such layer" in str(reply_in(failed).error.reason)
-    evaluated = trainer.work(message(kind="evaluate"), 0.0, TIMEOUT_S)
+    evaluated = answered(trainer, message(kind="evaluate"), 0.0, TIMEOUT_S)
     assert "cannot evaluate" in str(reply_in(evaluated).error.reason)
     assert evaluated.facts["spans"][0]["phase"] == "evaluate"
-    assert not reply_in(trainer.work(message(), 0.0, TIMEOUT_S)).has_error()
+    assert not reply_in(answered(trainer, message(), 0.0, TIMEOUT_S)).has_error()
 
 
 def test_a_message_that_cannot_be_read_costs_no_trainer(trainer: Trainer) -> None:
@@ -124,12 +129,12 @@ def test_a_message_that_cannot_be_read_costs_no_trainer(trainer: Trainer) -> Non
     data = message_data(damaged)
     damaged[data] ^= 1
     with pytest.raises(BundleError, match=r"object .* does not have the hash that it is named by"):
-        trainer.work(bytes(damaged), 0.0, TIMEOUT_S)
-    believed = reply_in(trainer.work(bytes(damaged), 0.0, TIMEOUT_S, is_checked=True))
+        answered(trainer, bytes(damaged), 0.0, TIMEOUT_S)
+    believed = reply_in(answered(trainer, bytes(damaged), 0.0, TIMEOUT_S, is_checked=True))
     assert metrics_of(believed)["calls"] == 1
     with pytest.raises(BundleError, match="not a bundle"):
-        trainer.work(b"FLB2" + bytes(damaged[4:]), 0.0, TIMEOUT_S, is_checked=True)
-    after = metrics_of(reply_in(trainer.work(message(), 0.0, TIMEOUT_S)))
+        answered(trainer, b"FLB2" + bytes(damaged[4:]), 0.0, TIMEOUT_S, is_checked=True)
+    after = metrics_of(reply_in(answered(trainer, message(), 0.0, TIMEOUT_S)))
     assert (after["calls"], after["pid"]) == (2, trainer.pid)
 
 
@@ -142,19 +147,19 @@ def test_a_killed_trainer_is_a_symptom(trainer: Trainer) -> None:
     """The signal is named, at once, and again by whoever asks next."""
     for _ in range(2):
         with pytest.raises(TrainerFailed, match="the trainer was killed by SIGKILL"):
-            trainer.work(message(3), 0.0, TIMEOUT_S)
+            answered(trainer, message(3), 0.0, TIMEOUT_S)
 
 
 def test_a_trainer_that_ends_is_a_symptom(trainer: Trainer) -> None:
     """The exit status is named."""
     with pytest.raises(TrainerFailed, match="the trainer ended with status 7"):
-        trainer.work(message(5), 0.0, TIMEOUT_S)
+        answered(trainer, message(5), 0.0, TIMEOUT_S)
 
 
 def test_a_silent_trainer_is_a_symptom(trainer: Trainer) -> None:
     """The seconds that it was given are named; it can be ended all the same."""
     with pytest.raises(TrainerFailed, match=r"the trainer was silent for 0.3 s"):
-        trainer.work(message(4), 0.0, 0.3)
+        answered(trainer, message(4), 0.0, 0.3)
     trainer.kill()
     assert not psutil.pid_exists(trainer.pid)
 
@@ -163,14 +168,14 @@ def test_something_else_is_done_while_the_app_works(trainer: Trainer) -> None:
     """Each tenth of a second, as long as there is no answer; the time limit is the same."""
     calls: list[float] = []
     with pytest.raises(TrainerFailed, match=r"silent for 0.7 s"):
-        trainer.work(message(4), 0.0, 0.7, lambda: calls.append(time.monotonic()), 0.1)
+        answered(trainer, message(4), 0.0, 0.7, lambda: calls.append(time.monotonic()), 0.1)
     assert 1 <= len(calls) <= 7
     assert all(later - earlier >= 0.1 for earlier, later in pairwise(calls))
 
 
 def test_an_order_that_is_not_measured_is_answered_without_stamps(trainer: Trainer) -> None:
     """The same reply, and of the facts the message's name alone."""
-    result = trainer.work(message(1), 0.0, TIMEOUT_S, is_measured=False)
+    result = answered(trainer, message(1), 0.0, TIMEOUT_S, is_measured=False)
     assert result.message_id
     assert result.facts == {}
     assert not decode(encode_head({}, 1) + bytes(result.reply)).inflate()[0].has_error()
@@ -183,7 +188,7 @@ def test_a_stopped_trainer_does_not_hold_up_the_client(trainer: Trainer) -> None
 
     def work() -> None:
         try:
-            trainer.work(message(size=1_000_000), 0.0, 0.5)
+            answered(trainer, message(size=1_000_000), 0.0, 0.5)
         except TrainerFailed as symptom:
             symptoms.append(symptom)
 
@@ -227,7 +232,8 @@ from fltestbed.client.trainer import Trainer
 trainer = Trainer(pickle.load(sys.stdin.buffer))
 trainer.wait_ready()
 print(trainer.pid, flush=True)
-trainer.work(sys.stdin.buffer.read(), 0.0, 60)
+trainer.take(sys.stdin.buffer.read())
+trainer.work(0.0, 60)
 """
 
 

@@ -12,7 +12,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from fltestbed.client.worker import Worker
 from fltestbed.clock import SYSTEM_CLOCK
 from fltestbed.flower.compression import Compression
-from tests.flower.flower_messages import answer, instruction
+from fltestbed.shared_buffer import SharedBuffer
+from tests.flower.flower_messages import answer, instruction, raw
 
 SLOW_S = 0.05
 
@@ -55,8 +56,10 @@ def test_compression_counts_before_the_call_of_the_app_and_after_it() -> None:
 
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     worker = Worker(app, context, Slow())
+    message = SharedBuffer()
+    length = message.write([raw(instruction(1))])
     whole_ns = SYSTEM_CLOCK.raw_ns()
-    facts, _ = worker.answer_message(instruction(1), 0.0)
+    facts, _ = worker.answer(message, length, 0.0)
     sent_ns = SYSTEM_CLOCK.raw_ns()
     called_ns, returned_ns = facts["called_raw_ns"], facts["returned_raw_ns"]
     happened = [

@@ -23,7 +23,7 @@ from fltestbed.flower.bundle import (
     Packing,
     decode,
     encode_head,
-    read_prologue,
+    read_head,
 )
 from fltestbed.flower.fleet import MOST_MESSAGE_BYTES
 from fltestbed.flower.objects import object_ids
@@ -250,11 +250,24 @@ def test_announced_lengths_reserve_no_memory() -> None:
 
 
 def test_other_bytes_are_not_a_bundle() -> None:
-    """The first four bytes say what it is, also to who reads the prologue alone."""
-    for read in (decode, read_prologue):
+    """The first four bytes say what it is, also to who reads the head alone."""
+    for read in (decode, read_head):
         with pytest.raises(BundleError, match="not a bundle"):
             read(b"FLB2" + head(b'{"messages": 0}')[4:])
-    assert read_prologue(raw(instruction(1), pull=3)) == {"pull": 3, "messages": 1}
+
+
+def test_the_head_is_read_without_the_objects() -> None:
+    """What its sender says, and what an answer to the message needs; of what was read nothing is kept."""
+    message = instruction(7)
+    data = bytearray(raw(message, pull=3))
+    prologue, bare = read_head(data)
+    data.clear()  # an error while anybody looks at it
+    assert prologue == {"pull": 3}
+    metadata = bare.metadata
+    assert (metadata.message_id, metadata.dst_node_id) == (message.metadata.message_id, message.metadata.dst_node_id)
+    assert not bare.content
+    with pytest.raises(BundleError, match="no message follows"):
+        read_head(head(b'{"messages": 0}'))
 
 
 def test_a_message_with_neither_content_nor_error_is_refused() -> None:

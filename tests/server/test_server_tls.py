@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from fltestbed.clock import SYSTEM_CLOCK, Clock
 from fltestbed.errors import HostError, ServerRefused
-from fltestbed.flower.bundle import read_prologue
+from fltestbed.flower.bundle import read_head
 from fltestbed.flower.node_key import NodeKey
 from fltestbed.measure.host import toolkit_versions
 from fltestbed.security.folder import CertificateFolder
@@ -96,7 +96,7 @@ def test_transfers_are_stamped_by_the_kernel_under_tls(secure: Running, tmp_path
         sock = pi.connection._socket
         assert sock is not None
         assert (sock.first_ns, sock.arrived_ns, sock.began_ns()) == (pulled.first_ns, pulled.end_ns, pulled.send_ns)
-        received_ns = read_prologue(pulled.body)["server_receive_raw_ns"]
+        received_ns = read_head(pulled.body)[0]["server_receive_raw_ns"]
         assert asked_ns + pulled.connect_ns < pulled.send_ns < received_ns < pulled.first_ns
 
 
