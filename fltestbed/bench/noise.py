@@ -6,7 +6,8 @@ pyproject.toml that names this module.
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from fltestbed.clock import SYSTEM_CLOCK
 
 CLIENTS = 2
 CLIENT_APP = "fltestbed.bench.noise:client_app"
+LEAST = 1e-9
+"""So that `min_train_nodes` alone says how many train; 0 is no training to Flower."""
 
 client_app = ClientApp()
 server_app = ServerApp()
@@ -28,18 +31,20 @@ server_app = ServerApp()
 
 def write_app(
     folder: Path, *, size: str, rounds: int, stamps: Path, clients: int = CLIENTS, client_app: str = CLIENT_APP,
-    pause_s: float = 0.0, switch: Path | None = None, alternate_rounds: int = 1,
+    turns: Sequence[int] = (), pause_s: float = 0.0, switch: Path | None = None, alternate_rounds: int = 1,
 ) -> Path:  # fmt: skip
     """Make the app's folder; its ServerApp writes the start of each of `rounds` rounds to `stamps`, raw ns in JSON.
 
-    A client waits for `pause_s` before it answers. The first byte of the file `switch`, which is there, is 1 in rounds that
-    are on, by the schedule of `[instrumentation] alternate-rounds`, and 0 in the others.
+    All `clients` train in each round, or as many as `turns` say, one after the other, over and over. A client waits for
+    `pause_s` before it answers. The first byte of the file `switch`, which is there, is 1 in rounds that are on, by the
+    schedule of `[instrumentation] alternate-rounds`, and 0 in the others.
     """
     return make_app_folder(
         folder, "fltestbed-bench", "Fresh random weights, no training",
         server_app=f"{__name__}:server_app", client_app=client_app,
         config={
             "size": size, "rounds": rounds, "stamps": str(stamps), "clients": clients, "pause-s": pause_s,
+            "turns": ",".join(map(str, turns)),
             "switch": str(switch or ""), "alternate-rounds": alternate_rounds,
         },
     )  # fmt: skip
@@ -75,15 +80,19 @@ class _Switch:
 
 
 class _StampedFedAvg(FedAvg):
-    """Flower's FedAvg, which remembers when each round started; the switch is told of it first."""
+    """Flower's FedAvg, which remembers when each round started; the switch is told of it first. `turns` are clients of the
+    rounds, over and over; none for all in each.
+    """
 
-    def __init__(self, switch: _Switch, **arguments: Any) -> None:
+    def __init__(self, switch: _Switch, turns: Sequence[int], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.starts_ns: list[int] = []
         self._switch = switch
+        self._turns = cycle(turns)
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """See Flower."""
+        self.min_train_nodes = next(self._turns, self.min_train_nodes)
         self._switch.begin_round(server_round)
         self.starts_ns.append(SYSTEM_CLOCK.raw_ns())
         return super().configure_train(server_round, arrays, config, grid)
@@ -95,7 +104,10 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     clients = int(config["clients"])
     switch = _Switch(str(config["switch"]), int(config["alternate-rounds"]))
-    strategy = _StampedFedAvg(switch, fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
+    turns = [int(word) for word in str(config["turns"]).split(",") if word]
+    strategy = _StampedFedAvg(
+        switch, turns, fraction_train=LEAST, fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients
+    )
     model = ArrayRecord(fresh_weights(SIZES[str(config["size"])].shapes))
     strategy.start(grid, model, num_rounds=int(config["rounds"]))
     switch.turn(False)

@@ -1,18 +1,22 @@
 """`fltestbed bench scale`: how a round and the server's memory grow with the number of clients.
 
 A real `fltestbed server` on loopback, and light clients (`fltestbed.bench.light`), in two processes whatever their number.
-All numbers are started in turns, every other time in the opposite order, so that a machine that becomes slower meanwhile
-favours none. Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100
-clients at 2.9 MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the
+Memory, processor time and phases are those of a server that is started for each number. How a round's time grows is
+measured in one run with all clients, whose rounds take each number of them in turn, there and back: what makes the machine
+slower for some seconds then meets all numbers alike, and clients that a round does not take only wait.
+
+Bars: from one number of clients to the next the round's time grows at most as the number does; a round of 100 clients at
+2.9 MB takes at most 6 s; the ServerApp's peak memory at the most clients is within 20% of that at the fewest; the
 SuperLink's memory grows by no more than `MOST_OF_WAITING` bytes for each further byte that waits in it.
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +28,7 @@ from fltestbed.bench.noise import write_app
 from fltestbed.bench.place import LOOPBACK, Place, Processes, place
 from fltestbed.bench.report import Bar
 from fltestbed.bench.results import Spread
-from fltestbed.bench.scale_report import Costs, Load, ScaleReport, steps
+from fltestbed.bench.scale_report import Costs, Growth, Load, ScaleReport, steps
 from fltestbed.bench.toolkit import NO_PROBES, PORT, RUN, START_ALLOWANCE_S, start_server
 from fltestbed.bench.waiting import Waiting, read_waiting
 from fltestbed.clock import SYSTEM_CLOCK
@@ -34,7 +38,8 @@ from fltestbed.scratch import scratch_folder
 
 CLIENT_PROCESSES = 2
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
-"""For glibc in those processes: with arenas of their own fifty threads would keep fifty times what a client keeps."""
+"""For glibc in those processes: what fifty threads free in arenas of their own goes back to the system and is taken anew, at
+100 clients with some 1,200 page faults for each client and round in place of 200."""
 SERVER, SERVER_APP = "superlink", "serverapp"
 ROUND_TIMEOUT_S = 60.0
 
@@ -44,10 +49,12 @@ MOST_OF_WAITING = 1.0
 """A reply is decoded while it comes, so it is held once, as Flower's objects; what waits to be read is the kernel's."""
 
 ABOUT = (
-    f"light clients without torch: the update is the model plus noise; they share {CLIENT_PROCESSES} processes (interpreter "
-    "and imports), in each one at a time makes its update; each has its own node, key, connection, heartbeat and thread",
+    f"light clients without torch: the update is the model plus noise; they share {CLIENT_PROCESSES} processes "
+    "(interpreter, imports, one arena of glibc), in each one at a time makes its update; each has its own node, key, "
+    "connection, heartbeat, thread and buffers",
     "server: the real command, SuperLink and ServerApp in two processes; all on this machine, plain loopback",
     "round: from the start of configuring it to that of the next; the first and the last are not counted",
+    "growth: one run, whose rounds take each number of clients in turn, there and back; the first turn is not counted",
     "peak memory: VmHWM; idle: resident as the first round begins; waiting: most bytes of messages at once in the SuperLink",
 )
 
@@ -67,7 +74,7 @@ class Plan:
     repetitions : int
         How often each number is started.
     rounds : int
-        Counted rounds of a start.
+        Counted rounds of a start, and for each number of clients and repetition of the run with all of them in turn.
     """
 
     clients: Sequence[int]
@@ -105,10 +112,12 @@ def measure(plan: Plan) -> ScaleReport:
             log.info("%s clients, %s model, repetition %s of %s", clients, size.name, repetition + 1, plan.repetitions)
             those.append(_start(size, clients, plan.rounds))
     loads = [_load(size, clients, those) for size, clients, those in starts]
-    return ScaleReport(about=ABOUT, loads=tuple(loads), costs=Costs.fit(loads), bars=tuple(judge(loads[:-1])))
+    growth = _grow(plan)
+    bars = judge(loads[:-1], growth)
+    return ScaleReport(about=ABOUT, loads=tuple(loads), growth=tuple(growth), costs=Costs.fit(loads), bars=tuple(bars))
 
 
-def judge(loads: Sequence[Load]) -> list[Bar]:
+def judge(loads: Sequence[Load], growth: Sequence[Growth]) -> list[Bar]:
     """The bars of one model, by number of clients ascending."""
     size = loads[-1].size
     where = f"{LOOPBACK}, {size}"
@@ -116,7 +125,7 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
         Bar(f"round, {load.clients} clients, s", where, load.round.median_s, MOST_ROUND_S.get((size, load.clients)))
         for load in loads
     ]
-    for fewer, more in steps(loads):
+    for fewer, more in steps(growth):
         name = f"round: {more.clients} / {fewer.clients} clients"
         bars.append(Bar(name, where, more.round.median_s / fewer.round.median_s, more.clients / fewer.clients))
     first, last = loads[0], loads[-1]
@@ -128,6 +137,39 @@ def judge(loads: Sequence[Load]) -> list[Bar]:
         )
         bars.append(Bar(f"SuperLink peak / waiting, more of: {name}", where, grown / waits, MOST_OF_WAITING))
     return bars
+
+
+def _grow(plan: Plan) -> list[Growth]:
+    """Rounds of each number of clients, in turn; those of the first turn are not counted."""
+    turns = [*plan.clients, *reversed(plan.clients)]
+    counted = plan.repetitions * max(1, plan.rounds // 2)
+    log.info("%s clients in turn, %s model", ", ".join(map(str, plan.clients)), plan.size.name)
+    start = _start(plan.size, plan.clients[-1], (1 + counted) * len(turns), turns)
+    return grown(turns, start.periods_s, plan.repetitions)
+
+
+def grown(turns: Sequence[int], seconds: Sequence[float], repetitions: int) -> list[Growth]:
+    """Sort the rounds of a run by their clients.
+
+    Parameters
+    ----------
+    turns : sequence of int
+        Clients of each round, over and over.
+    seconds : sequence of float
+        Of the rounds, without the first.
+    repetitions : int
+        Parts of equal length, in whose medians the run is given, too; the first turn belongs to none.
+    """
+    ordered = list(zip(cycle(turns), [math.nan, *seconds]))[len(turns) :]
+    length = len(ordered) // len(turns) // repetitions * len(turns)
+    parts = [ordered[length * number : length * (number + 1)] for number in range(repetitions)]
+    found = []
+    for clients in sorted(set(turns)):
+        spread = Spread.of([[second for those, second in part if those == clients] for part in parts])
+        if spread is None:
+            raise TestbedError(f"{clients} clients in turn: the run ended without a counted round")
+        found.append(Growth(clients, spread))
+    return found
 
 
 def _load(size: Size, clients: int, starts: Sequence[_Start]) -> Load:
@@ -150,16 +192,18 @@ def _load(size: Size, clients: int, starts: Sequence[_Start]) -> Load:
     )  # fmt: skip
 
 
-def _start(size: Size, clients: int, rounds: int) -> _Start:
+def _start(size: Size, clients: int, rounds: int, turns: Sequence[int] = ()) -> _Start:
     with scratch_folder("bench") as folder, place(LOOPBACK, 1) as here:
-        return _run(here, folder, size, clients, rounds)
+        return _run(here, folder, size, clients, rounds, turns)
 
 
-def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int) -> _Start:
+def _run(here: Place, folder: Path, size: Size, clients: int, rounds: int, turns: Sequence[int]) -> _Start:
     all_rounds, stamps = rounds + UNCOUNTED_ROUNDS, folder / "stamps.json"
     timeout_s = START_ALLOWANCE_S + all_rounds * ROUND_TIMEOUT_S
     settings = {"clients": clients, "server": {"round-deadline-s": timeout_s}, "probes": NO_PROBES}
-    app = write_app(folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, client_app=CLIENT_APP)
+    app = write_app(
+        folder / "app", size=size.name, rounds=all_rounds, stamps=stamps, clients=clients, turns=turns, client_app=CLIENT_APP
+    )
     (folder / "logs").mkdir()
     processes = Processes(folder / "logs")
     start_server(processes, here.server, folder, settings, ["--app", str(app)])

@@ -50,9 +50,17 @@ class Load:
     app_peak_bytes: int
 
 
-def steps(loads: Sequence[Load]) -> list[tuple[Load, Load]]:
+@dataclass(frozen=True)
+class Growth:
+    """Seconds of a round with so many of the run's clients; its `repetitions_s` are medians of equal parts of the run."""
+
+    clients: int
+    round: Spread
+
+
+def steps(growth: Sequence[Growth]) -> list[tuple[Growth, Growth]]:
     """From each number of clients to the next, and from the fewest to the most."""
-    return [*pairwise(loads), *([(loads[0], loads[-1])] if len(loads) > 2 else [])]
+    return [*pairwise(growth), *([(growth[0], growth[-1])] if len(growth) > 2 else [])]
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,8 @@ class ScaleReport(Report):
     benchmark = "scale"
     loads: tuple[Load, ...]
     """By number of clients, ascending; the last one is that of the tiny model."""
+    growth: tuple[Growth, ...]
+    """In the run with all clients; by their number, ascending."""
     costs: Costs | None
 
     def render_findings(self, console: Console) -> None:
@@ -126,10 +136,12 @@ class ScaleReport(Report):
             show(console, f"  {load.size}, {load.clients} clients, CPU ms a client and round: {cpu}", style="dim")
             phases = ", ".join(f"{phase} {seconds * 1e3:.0f}" for phase, seconds in load.phases_s.items() if seconds > 5e-4)
             show(console, f"  {load.size}, {load.clients} clients, mean phases in ms: {phases}", style="dim")
-        for fewer, more in steps(self.loads[:-1]):
-            turns = zip(fewer.round.repetitions_s, more.round.repetitions_s, strict=True)
-            ratios = ", ".join(f"{long_s / short_s:.2f}" for short_s, long_s in turns)
-            show(console, f"  round, {more.clients} / {fewer.clients} clients, turn by turn: {ratios}", style="dim")
+        rounds = ", ".join(f"{those.clients} clients {those.round.median_s:.3f}" for those in self.growth)
+        show(console, f"  growth: seconds of a round, in turn: {rounds}", style="dim")
+        for fewer, more in steps(self.growth):
+            parts = zip(fewer.round.repetitions_s, more.round.repetitions_s, strict=True)
+            ratios = ", ".join(f"{long_s / short_s:.2f}" for short_s, long_s in parts)
+            show(console, f"  growth: {more.clients} / {fewer.clients} clients, in parts of the run: {ratios}", style="dim")
         if self.costs is not None:
             _render_costs(self.costs, self.loads[-2].model_bytes, console)
 

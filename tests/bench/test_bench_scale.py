@@ -10,8 +10,8 @@ import pytest
 
 from fltestbed.bench.footprint import READINGS_PER_LOOK, Footprint, Watch, discounts, shared_bytes
 from fltestbed.bench.results import Spread
-from fltestbed.bench.scale import judge
-from fltestbed.bench.scale_report import Costs, Load
+from fltestbed.bench.scale import grown, judge
+from fltestbed.bench.scale_report import Costs, Growth, Load
 from fltestbed.bench.waiting import most_at_once
 from fltestbed.clock import Clock
 from tests.e2e.conftest import fltestbed
@@ -28,30 +28,38 @@ def load(clients: int, seconds: float, model_bytes: int = 3 * MB, **figures: int
     return replace(made, **figures)  # type: ignore[arg-type]
 
 
+def growth(*found: tuple[int, float]) -> list[Growth]:
+    return grown([clients for clients, _ in found], [seconds for _, seconds in found * 2][1:], 1)
+
+
 def test_a_round_may_grow_as_the_clients_do_and_no_more() -> None:
     """10 clients in 0.5 s and 100 in 5 s is linear and holds; 5.01 s does not, though it is below 6 s."""
     for seconds, holds in ((5.0, True), (5.01, False)):
-        bars = {bar.what: bar for bar in judge([load(10, 0.5), load(100, seconds)])}
+        bars = {bar.what: bar for bar in judge([load(10, 0.5), load(100, seconds)], growth((10, 0.5), (100, seconds)))}
         assert bars["round: 100 / 10 clients"].holds is holds
         assert bars["round, 100 clients, s"].limit == 6.0
         assert bars["round, 100 clients, s"].holds
 
 
-def test_growth_is_judged_over_all_turns() -> None:
-    """A machine twice as slow in the second turn changes nothing; 4.4 and 4.2 times at 4 times the clients are too much."""
-    for seconds, holds in (([2.0, 4.0], True), ([2.2, 4.2], False)):
-        more = Spread.of([[second] for second in seconds])
-        fewer = Spread.of([[0.5], [1.0]])
-        assert fewer is not None
-        assert more is not None
-        bars = {bar.what: bar for bar in judge([replace(load(10, 1), round=fewer), replace(load(40, 1), round=more)])}
+def test_growth_is_that_of_rounds_in_turn() -> None:
+    """10, 40, 40, 10 clients: of three turns the first is left out. A machine twice as slow in the third changes nothing."""
+    turns, first = [10, 40, 40, 10], [9.0, 9.0, 9.0]
+    for grows, holds in ((4.0, True), (4.2, False)):
+        quick = [0.5, grows / 2, grows / 2, 0.5]
+        fewer, more = grown(turns, [*first, *quick, *(2 * second for second in quick)], 2)
+        assert (fewer.clients, more.clients) == (10, 40)
+        assert fewer.round.repetitions_s == (0.5, 1.0)
+        assert (fewer.round.count, more.round.count) == (4, 4)
+        bars = {bar.what: bar for bar in judge([load(10, 1), load(40, 1)], [fewer, more])}
+        assert bars["round: 40 / 10 clients"].figure == pytest.approx(grows)
         assert bars["round: 40 / 10 clients"].holds is holds
 
 
 def test_memory_is_judged_from_the_fewest_to_the_most_clients() -> None:
     """ServerApp 120 to 150 MB is 1.25 times; the SuperLink takes 405 MB more for 270 MB more that wait: 1.5 bytes a byte."""
     last = load(100, 5.0, app_peak_bytes=150 * MB, superlink_peak_bytes=605 * MB)
-    bars = {bar.what: bar for bar in judge([load(10, 0.5), load(30, 1.5), last])}
+    found = growth((10, 0.5), (30, 1.5), (100, 5.0))
+    bars = {bar.what: bar for bar in judge([load(10, 0.5), load(30, 1.5), last], found)}
     assert bars["ServerApp peak: 100 / 10 clients"].figure == pytest.approx(1.25)
     assert not bars["ServerApp peak: 100 / 10 clients"].holds
     assert bars["SuperLink peak / waiting, more of: 100 / 10 clients"].figure == pytest.approx(1.5)
@@ -140,6 +148,8 @@ def test_bench_scale_runs_and_reports(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "s.json").read_text())
     assert done.status == (0 if data["holds"] else 1)
     assert [(found["size"], found["clients"]) for found in data["loads"]] == [("tiny", 2), ("tiny", 3), ("tiny", 3)]
+    assert [(found["clients"], len(found["round"]["repetitions_s"])) for found in data["growth"]] == [(2, 2), (3, 2)]
+    assert all(found["round"]["count"] == 2 * 2 for found in data["growth"])
     for found in data["loads"]:
         assert found["round"]["median_s"] > 0
         assert len(found["round"]["repetitions_s"]) == 2
