@@ -17,6 +17,10 @@ MOST_CONTROL_BYTES = 1 << 20
 """Of a body that is no reply."""
 
 
+class TooLarge(BundleError):
+    """More is announced than may be: to send it again is of no use."""
+
+
 class Replies:
     """Reads replies while they come."""
 
@@ -113,7 +117,7 @@ async def _chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The request's body as it comes, exactly as much as is announced; `request.state.read_bytes` says how much has."""
     announced = _announced(request)
     if announced > limit:
-        raise BundleError(f"{announced} bytes are announced; at most {limit} are allowed")
+        raise TooLarge(f"{announced} bytes are announced; at most {limit} are allowed")
     request.state.read_bytes = 0
     async for chunk in request.stream():
         request.state.read_bytes += len(chunk)

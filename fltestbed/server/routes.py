@@ -33,7 +33,7 @@ from fltestbed.flower.bundle import Bundle, BundleError, Packing, encode_head
 from fltestbed.flower.superlink import Superlink
 from fltestbed.server.answers import StampedAnswer
 from fltestbed.server.attendance import Attendance
-from fltestbed.server.bodies import Replies, connection_of, json_object
+from fltestbed.server.bodies import Replies, TooLarge, connection_of, json_object
 from fltestbed.server.exchange import Exchange
 from fltestbed.server.facts import FactsError, read_facts
 from fltestbed.server.host_log import HostLog
@@ -51,6 +51,9 @@ MOST_ATTEMPTS = 1000
 """To send one reply, of which the broken ones are remembered."""
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_STATUS = {NotJoined: 401, TooLarge: 413}
+"""Of what is refused; anything else is 400, which a client takes as damage on the way and sends again."""
 
 NOT_WANTED = "the reply was refused: its message is unknown, expired, another node's or answered already"
 
@@ -118,7 +121,7 @@ class Routes:
                 with connection_of(request).under_way():
                     return await handler(request, node_id)
             except (BundleError, FactsError, JoinRefused) as error:
-                return _refusal(401 if isinstance(error, NotJoined) else 400, str(error))
+                return _refusal(_STATUS.get(type(error), 400), str(error))
             except ClientDisconnect:
                 return _refusal(400, "the request ended early")
             except TestbedError as error:

@@ -1,6 +1,7 @@
 """The transport `bundle` where bytes are damaged on the way: the same message moves again, and not for ever."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ REASON = "object 0123456789ab... does not have the hash that it is named by"
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A server, a client that has joined it, and the client's carrier."""
     prepare(monkeypatch)
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, largest_message_mb=1.0)
     with Running(lab) as running:
         pi = Pi(running, tmp_path, 0)
         pi.join()
@@ -159,3 +160,14 @@ def test_a_reply_that_never_arrives_whole_ends_the_client(world: SimpleNamespace
     uplinks = [row for row in world.lab.rows["transfers.csv"] if row["direction"] == "uplink"]
     assert [(row["attempt"], row["status"]) for row in uplinks] == [(1, "failed"), (2, "failed"), (3, "failed")]
     assert len(world.lab.state.message_res_store) == 0
+
+
+@pytest.mark.parametrize("size", [1_000_000, 30_000_000])
+def test_a_reply_that_is_too_large_is_sent_once(world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """To send it again is of no use: the client ends with the server's reason, whether or not the server reads all of it."""
+    parcel = world.carrier.receive()
+    result = replace(reply_to(world, parcel), reply=bytes(size))
+    sent = damage_uploads(world, monkeypatch, 0)
+    with pytest.raises(ServerRefused, match="bytes are announced; at most 1000000 are allowed"):
+        world.carrier.send(parcel, result)
+    assert len(sent) == 1

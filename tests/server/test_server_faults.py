@@ -159,7 +159,7 @@ def test_an_upload_larger_than_the_server_takes_is_refused_unread(
     (message_id,) = instruct(running, lab, pi.node_id)
     too_much = lab.experiment.server.largest_message_bytes + 1
     status, reason = raw_request(running, push_header(pi, message_id, too_much))
-    assert (status, b"at most 1000000 are allowed" in reason) == (400, True)
+    assert (status, b"at most 1000000 are allowed" in reason) == (413, True)
     assert_alive(pi)
 
 

@@ -127,7 +127,7 @@ def test_an_oversized_request_is_refused_before_it_is_read(running: Running, pi:
     """A control request of more than 1 MiB: the announcement is enough."""
     pi.join()
     status, reason = raw_request(running, header_text(pi, "pull", **{"content-length": str((1 << 20) + 1)}))
-    assert (status, b"at most 1048576" in reason) == (400, True)
+    assert (status, b"at most 1048576" in reason) == (413, True)
     assert_alive(pi)
 
 
