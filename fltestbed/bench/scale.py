@@ -145,14 +145,16 @@ def _grow(plan: Plan) -> list[Growth]:
     counted = plan.repetitions * max(1, plan.rounds // 2)
     log.info("%s clients in turn, %s model", ", ".join(map(str, plan.clients)), plan.size.name)
     start = _start(plan.size, plan.clients[-1], (1 + counted) * len(turns), turns)
-    return grown(turns, start.periods_s, plan.repetitions)
+    return grown(plan.size.name, turns, start.periods_s, plan.repetitions)
 
 
-def grown(turns: Sequence[int], seconds: Sequence[float], repetitions: int) -> list[Growth]:
+def grown(size: str, turns: Sequence[int], seconds: Sequence[float], repetitions: int) -> list[Growth]:
     """Sort the rounds of a run by their clients.
 
     Parameters
     ----------
+    size : str
+        The model.
     turns : sequence of int
         Clients of each round, over and over.
     seconds : sequence of float
@@ -163,20 +165,22 @@ def grown(turns: Sequence[int], seconds: Sequence[float], repetitions: int) -> l
     ordered = list(zip(cycle(turns), [math.nan, *seconds]))[len(turns) :]
     length = len(ordered) // len(turns) // repetitions * len(turns)
     parts = [ordered[length * number : length * (number + 1)] for number in range(repetitions)]
-    found = []
-    for clients in sorted(set(turns)):
-        spread = Spread.of([[second for those, second in part if those == clients] for part in parts])
-        if spread is None:
-            raise TestbedError(f"{clients} clients in turn: the run ended without a counted round")
-        found.append(Growth(clients, spread))
-    return found
+    return [
+        Growth(clients, _spread(size, clients, [[second for those, second in part if those == clients] for part in parts]))
+        for clients in sorted(set(turns))
+    ]
+
+
+def _spread(size: str, clients: int, repetitions: list[list[float]]) -> Spread:
+    spread = Spread.of(repetitions)
+    if spread is None:
+        raise TestbedError(f"{clients} clients, {size} model: the run ended without a counted round")
+    return spread
 
 
 def _load(size: Size, clients: int, starts: Sequence[_Start]) -> Load:
     """Medians over all starts; of memory the peaks."""
-    seconds = Spread.of([start.periods_s for start in starts])
-    if seconds is None:
-        raise TestbedError(f"{clients} clients, {size.name} model: the run ended without a counted round")
+    seconds = _spread(size.name, clients, [start.periods_s for start in starts])
     return Load(
         size=size.name, model_bytes=size.model_bytes, clients=clients, round=seconds,
         phases_s={

@@ -29,7 +29,7 @@ def load(clients: int, seconds: float, model_bytes: int = 3 * MB, **figures: int
 
 
 def growth(*found: tuple[int, float]) -> list[Growth]:
-    return grown([clients for clients, _ in found], [seconds for _, seconds in found * 2][1:], 1)
+    return grown("small", [clients for clients, _ in found], [seconds for _, seconds in found * 2][1:], 1)
 
 
 def test_a_round_may_grow_as_the_clients_do_and_no_more() -> None:
@@ -46,7 +46,7 @@ def test_growth_is_that_of_rounds_in_turn() -> None:
     turns, first = [10, 40, 40, 10], [9.0, 9.0, 9.0]
     for grows, holds in ((4.0, True), (4.2, False)):
         quick = [0.5, grows / 2, grows / 2, 0.5]
-        fewer, more = grown(turns, [*first, *quick, *(2 * second for second in quick)], 2)
+        fewer, more = grown("small", turns, [*first, *quick, *(2 * second for second in quick)], 2)
         assert (fewer.clients, more.clients) == (10, 40)
         assert fewer.round.repetitions_s == (0.5, 1.0)
         assert (fewer.round.count, more.round.count) == (4, 4)
